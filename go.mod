@@ -1,0 +1,3 @@
+module ddgpu
+
+go 1.24
