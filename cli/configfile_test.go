@@ -1,0 +1,69 @@
+package main
+
+import (
+	"reflect"
+	"testing"
+)
+
+type testConfig struct {
+	Steps   int64   `yaml:"steps"`
+	Rate    float64 `yaml:"rate"`
+	Flip    bool    `yaml:"flip"`
+	Network struct {
+		Channels []int `yaml:"channels"`
+		Groups   int   `yaml:"groups"`
+	} `yaml:"network"`
+}
+
+func TestOverlayKeepsWhatIsNotNamed(t *testing.T) {
+	var c testConfig
+	for _, text := range []string{
+		"steps: 10\nrate: 1e-3\nnetwork:\n  channels: [1, 2, 3]\n  groups: 4\n",
+		"", "# nothing\n",
+		"steps: 20 # more\nnetwork:\n  channels: [7]\n",
+	} {
+		if err := overlay("x.yaml", []byte(text), &c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := testConfig{Steps: 20, Rate: 1e-3}
+	want.Network.Channels, want.Network.Groups = []int{7}, 4
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got %+v, want %+v", c, want)
+	}
+}
+
+func TestOverlayRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		"stepz: 1\n":                     `x.yaml:1: unknown key "stepz"; did you mean "steps"?`,
+		"steps: 1\n\nlearning: 2\n":      `x.yaml:3: unknown key "learning"`,
+		"network:\n  group: 3\n":         `x.yaml:2: unknown key "group"; did you mean "groups"?`,
+		"network:\n  steps: 3\n":         `x.yaml:2: unknown key "steps"`,
+		"steps: 1.5\n":                   `x.yaml:1: 1.5 is not a whole number`,
+		"network: {channels: [1, 2.5]}":  `x.yaml:1: 2.5 is not a whole number`,
+		"steps: 1\nsteps: 2\n":           `x.yaml:2: mapping key "steps" already defined at [1:1]`,
+		"steps: 1\n---\nsteps: 2\n":      `x.yaml:3: a configuration is one YAML document, this is a second one`,
+		"flip: perhaps\n":                `x.yaml:1: cannot unmarshal string into Go struct field testConfig.Flip of type bool`,
+		"- 1\n":                          `x.yaml:1: sequence was used where mapping is expected`,
+		"steps: [1\n":                    `x.yaml:1: sequence end token ']' not found`,
+		"steps: 9999999999999999999999 ": `x.yaml:1: cannot unmarshal 9999999999999999999999 into Go value of type int64 ( overflow )`,
+	} {
+		err := overlay("x.yaml", []byte(text), &testConfig{})
+		if err == nil || err.Error() != want {
+			t.Errorf("%q:\n got %v\nwant %s", text, err, want)
+		} else if exitCode(err) != exitUsage {
+			t.Errorf("%q: exit code %d, want %d", text, exitCode(err), exitUsage)
+		}
+	}
+}
+
+func TestEditDistance(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"", "abc", 3}, {"kitten", "sitting", 3}, {"steps", "stepz", 1}, {"flaw", "lawn", 2}} {
+		if got := editDistance(test.a, test.b); got != test.want {
+			t.Errorf("editDistance(%q, %q) = %d, want %d", test.a, test.b, got, test.want)
+		}
+	}
+}

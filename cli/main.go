@@ -1,0 +1,136 @@
+// Command ddgpu trains and samples denoising diffusion models with hand-written CUDA kernels, on NVIDIA GPUs or, with the same kernels,
+// on the CPU. This package holds flags, configuration files, progress and reports, and no mathematics.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+)
+
+func main() {
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
+
+// run is the whole program: it returns the exit code and writes one line for an error.
+func run(args []string, stdout, stderr io.Writer) int {
+	err := newApp(stdout, stderr).Run(args)
+	if err != nil {
+		fmt.Fprintln(stderr, "ddgpu: "+strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " · "))
+	}
+	return exitCode(err)
+}
+
+func newApp(stdout, stderr io.Writer) *cli.App {
+	app := &cli.App{
+		Name:      "ddgpu",
+		Usage:     "train and sample diffusion models with hand-written CUDA kernels",
+		Version:   version(),
+		Writer:    stdout,
+		ErrWriter: stderr,
+		Commands: []*cli.Command{
+			configCommand(),
+		},
+		Description: `Start with
+   ddgpu train --preset quickstart      a small network, trained in minutes
+   ddgpu sample --model runs/quickstart pictures from it
+   ddgpu selftest                       every kernel against float64 references
+
+Exit codes: 0 done, 1 error, 2 usage or configuration, 75 stopped on request and resumable, 76 diverged, 77 out of device memory,
+78 bad data, 79 device fault, 80 hang.`,
+		HideHelpCommand:           true,
+		DisableSliceFlagSeparator: true,                         // a value may be a list: --set a=[1,2]
+		ExitErrHandler:            func(*cli.Context, error) {}, // run alone decides the exit code
+		OnUsageError:              unknownFlag,
+		Action: func(c *cli.Context) error {
+			if name := c.Args().First(); name != "" {
+				return usagef("unknown command %q%s", name, suggest(name, commandNames(c.App)))
+			}
+			return cli.ShowAppHelp(c)
+		},
+	}
+	for _, command := range app.Commands {
+		prepare(command)
+	}
+	return app
+}
+
+// prepare gives a command what all have: errors of one line, and no arguments but flags.
+func prepare(command *cli.Command) {
+	command.OnUsageError = unknownFlag
+	command.HideHelpCommand = true
+	action := command.Action
+	command.Action = func(c *cli.Context) error {
+		if c.Args().Present() {
+			return usagef("%s: unexpected argument %q: options begin with --", command.Name, c.Args().First())
+		}
+		return action(c)
+	}
+}
+
+// unknownFlag turns a parse error of the flags into one line that names the nearest flag.
+func unknownFlag(c *cli.Context, err error, _ bool) error {
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		name = strings.TrimLeft(name, "-")
+		var known []string
+		flags := c.App.Flags
+		if c.Command != nil {
+			flags = c.Command.Flags
+		}
+		for _, f := range flags {
+			known = append(known, "--"+f.Names()[0])
+		}
+		return usagef("unknown option --%s%s", name, suggest("--"+name, known))
+	}
+	return usagef("%s", strings.NewReplacer("flag -", "option --", "flag needs an argument: -", "option needs a value: --").Replace(text))
+}
+
+func commandNames(app *cli.App) (names []string) {
+	for _, command := range app.Commands {
+		names = append(names, command.Name)
+	}
+	return names
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	revision, modified := "unknown", ""
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			revision = s.Value
+		case "vcs.modified":
+			if s.Value == "true" {
+				modified = ", modified"
+			}
+		}
+	}
+	return fmt.Sprintf("%s (%s%s)", revision, info.GoVersion, modified)
+}
+
+// interruptible returns a context that the first SIGINT or SIGTERM cancels. From then on a second one has its usual effect and ends the
+// process at once, whatever the devices do.
+func interruptible(onStop func()) (context.Context, context.CancelFunc) {
+	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-ctx.Done():
+			restore()
+			onStop()
+		case <-done:
+		}
+	}()
+	return ctx, func() { close(done); restore() }
+}
