@@ -234,12 +234,10 @@ func (s SampleSize) plain() any {
 
 // set takes a value as a file has it, through a decoder for one Go type at a time.
 func (s *SampleSize) set(decode func(any) error) error {
-	var one *int
+	// Not a *int: go-yaml leaves a nil pointer as it is. Null leaves 0, the zero value, in both formats.
+	var one int
 	if err := decode(&one); err == nil {
-		*s = SampleSize{}
-		if one != nil {
-			*s = SampleSize{*one, *one}
-		}
+		*s = SampleSize{one, one}
 		return nil
 	}
 	var two []int
