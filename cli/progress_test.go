@@ -1,0 +1,58 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+func TestJSONLines(t *testing.T) {
+	var b bytes.Buffer
+	p := newProgress(&b, false, 5, 2) // a buffer is no terminal
+	val := 0.25
+	p.Note("resumed", fields{"step": 0})
+	for step := int64(1); step <= 5; step++ {
+		m := metric{Step: step, Loss: 0.5, GradNorm: 2, LR: 1e-3, ImagesPerSecond: 100}
+		if step == 4 {
+			m.ValLoss = &val
+		}
+		p.Step(m, 1<<20)
+	}
+	p.Close()
+	var steps []float64
+	for _, line := range strings.Split(strings.TrimSpace(b.String()), "\n") {
+		var event map[string]any
+		if err := json.Unmarshal([]byte(line), &event); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if event["message"] == "resumed" {
+			continue
+		}
+		steps = append(steps, event["step"].(float64))
+		for key, want := range map[string]any{"loss": 0.5, "grad_norm": 2.0, "lr": 1e-3, "images_per_second": 100.0, "memory_bytes": 1048576.0, "steps": 5.0, "level": "info"} {
+			if event[key] != want {
+				t.Errorf("%s: %s is %v, want %v", line, key, event[key], want)
+			}
+		}
+		if _, ok := event["val_loss"]; ok != (event["step"] == 4.0) {
+			t.Errorf("%s: val_loss present is %v", line, ok)
+		}
+	}
+	if len(steps) != 3 || steps[0] != 2 || steps[1] != 4 || steps[2] != 5 {
+		t.Errorf("lines of steps %v, want 2, 4 and the last, 5", steps)
+	}
+}
+
+func TestBar(t *testing.T) {
+	var b bytes.Buffer
+	p := newBar(&b, 10)
+	p.Step(metric{Step: 10, Loss: 0.0512, GradNorm: 0.25, LR: 2e-4, ImagesPerSecond: 77}, 3<<20)
+	p.Note("saved", fields{"step": 10, "checkpoint": "x"})
+	p.Close()
+	for _, want := range []string{"loss 0.0512", "grad 0.250", "lr 2.0e-04", "77 img/s", "3.0 MiB", "10/10", "saved  checkpoint=x  step=10\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the terminal shows %q, without %q", b.String(), want)
+		}
+	}
+}
