@@ -28,6 +28,7 @@ using real = float;
 
 #define DEVICE static inline __attribute__((always_inline))
 #define HOST_DEVICE static inline __attribute__((always_inline))
+#define METHOD inline __attribute__((always_inline))
 #define RESTRICT __restrict__
 #define UNROLL _Pragma("clang loop unroll(full)")
 
@@ -159,6 +160,7 @@ constexpr simt::Entry simt_entry(const char* name, const char* variant, void (*)
 
 #define DEVICE static __device__ __forceinline__
 #define HOST_DEVICE static __device__ __forceinline__
+#define METHOD __device__ __forceinline__
 #define RESTRICT __restrict__
 #define UNROLL _Pragma("unroll")
 
@@ -213,10 +215,13 @@ template <class T, int N>
 struct vec {
   typedef T type __attribute__((ext_vector_type(N)));
   typedef T loose __attribute__((ext_vector_type(N), aligned(sizeof(T))));
+  typedef T tight __attribute__((ext_vector_type(N), aligned(16)));
   type v;
   DEVICE vec splat(T a) { return {type(a)}; }
   DEVICE vec load(const T* p) { return {*reinterpret_cast<const loose*>(p)}; }
+  DEVICE vec load_aligned(const T* p) { return {*reinterpret_cast<const tight*>(p)}; }
   inline __attribute__((always_inline)) void store(T* p) const { *reinterpret_cast<loose*>(p) = v; }
+  inline __attribute__((always_inline)) void store_aligned(T* p) const { *reinterpret_cast<tight*>(p) = v; }
   inline __attribute__((always_inline)) T operator[](int i) const { return v[i]; }
   inline __attribute__((always_inline)) void set(int i, T a) { v[i] = a; }
 };
@@ -251,12 +256,31 @@ struct vec {
     UNROLL for (int i = 0; i < N; i++) r.v[i] = a;
     return r;
   }
+  struct alignas(16) quad {
+    T v[16 / sizeof(T)];
+  };
+  static constexpr int quads = N * static_cast<int>(sizeof(T)) / 16;
   static __device__ __forceinline__ vec load(const T* p) {
     vec r;
     UNROLL for (int i = 0; i < N; i++) r.v[i] = p[i];
     return r;
   }
+  static __device__ __forceinline__ vec load_aligned(const T* p) {
+    vec r;
+    UNROLL for (int q = 0; q < quads; q++) {
+      const quad b = reinterpret_cast<const quad*>(p)[q];
+      UNROLL for (int i = 0; i < N / quads; i++) r.v[q * (N / quads) + i] = b.v[i];
+    }
+    return r;
+  }
   __device__ __forceinline__ void store(T* p) const { UNROLL for (int i = 0; i < N; i++) p[i] = v[i]; }
+  __device__ __forceinline__ void store_aligned(T* p) const {
+    UNROLL for (int q = 0; q < quads; q++) {
+      quad b;
+      UNROLL for (int i = 0; i < N / quads; i++) b.v[i] = v[q * (N / quads) + i];
+      reinterpret_cast<quad*>(p)[q] = b;
+    }
+  }
   __device__ __forceinline__ T operator[](int i) const { return v[i]; }
   __device__ __forceinline__ void set(int i, T a) { v[i] = a; }
 };
