@@ -102,7 +102,7 @@ DEVICE vec<T, V> gather_across(const Gather<T>& g, const Origin<T>& o, Tap t) {
   return v;
 }
 
-// ALIGNED loaders move 128 bits (a GPU) or 16 values (the host) at a time: channel counts are multiples of `wide`, tensors
+// ALIGNED loaders move 128 bits (a GPU) or a vector register (the host) at a time: channel counts are multiples of `wide`, tensors
 // aligned to 16 bytes. The others take any count: value by value on a GPU, on the host as wide as the position allows.
 template <class C, bool ALIGNED>
 struct Chunk {

@@ -41,19 +41,21 @@ struct Tile {
 };
 
 // The configurations. Host: accumulators fill the registers that one B row and a broadcast leave: AVX-512 and NEON have 32,
-// AVX2 16. BM·BN·4 bytes of sums fit the second-level cache, and a B panel of BK×TN the first.
+// AVX2 16. `wide` is how many values an aligned loader moves at once. BM·BN·4 bytes of sums fit the second-level cache, and a B panel of BK×TN the first.
 #ifdef SIMT_TILES_HOST
 #if defined(__AVX512F__)
 using LargeTile = Tile<1, 1, 16, 4, 12, 32, 64>;
 using NarrowTile = Tile<1, 1, 8, 1, 24, 16, 64>;
+constexpr int wide = 16;
 #elif defined(__AVX2__)
 using LargeTile = Tile<1, 1, 32, 8, 6, 16, 64>;
 using NarrowTile = Tile<1, 1, 16, 1, 12, 8, 64>;
+constexpr int wide = 8;
 #else
 using LargeTile = Tile<1, 1, 16, 16, 12, 8, 64>;
 using NarrowTile = Tile<1, 1, 8, 2, 24, 4, 64>;
+constexpr int wide = 4;
 #endif
-constexpr int wide = 16;
 #else
 using LargeTile = Tile<16, 8, 1, 1, 8, 8, 8>;
 using NarrowTile = Tile<16, 8, 1, 1, 4, 4, 16>;
