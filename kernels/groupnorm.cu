@@ -1,0 +1,310 @@
+// Group normalisation of x [N][HW][C] over G groups of C/G neighbouring channels, with SiLU and scale-shift fused.
+//
+//   mean, rstd of each (image, group) over its M = HW * C/G values; variance from centred squares; rstd = 1/sqrt(var + eps)
+//   xhat = (x - mean) rstd
+//   v = xhat g + b,   g = gamma (1 + scale), b = beta (1 + scale) + shift   (scale = shift = 0 without scale-shift)
+//   y = v  or  v s(v), s the logistic function
+// Backward, with dv = dy  or  dy s(v) (1 + v (1 - s(v))), and per image and channel A = sum dv xhat, B = sum dv:
+//   dx = rstd (dv g - (sum_c g B)/M - xhat (sum_c g A)/M), c over the group
+//   dgamma = A (1 + scale), dbeta = B (1 + scale), dscale = gamma A + beta B, dshift = B, each for one image
+//
+// A block owns `channels` channels of one image: whole groups, so that it needs nobody else. Its threads are lanes of W channels
+// times pixel steps; each sums every steps-th pixel in runs, the steps add up in order, a warp adds the channels of a group.
+// The image is read from cache after the first pass. Bound: bytes (x once, y once; backward x, dy, dx).
+#include "math.cuh"
+
+namespace SIMT_VARIANT {
+
+// kNormChannels: a block takes the fewest whole groups that have at least so many channels and a multiple of kVec.
+// kKeep: backward stores dv in dx between its passes, where that is cheaper than to compute the sigmoid again.
+#ifdef SIMT_TILES_HOST
+constexpr int kNormThreads = 1, kNormChannels = 64;
+constexpr bool kKeep = true;
+#else
+constexpr int kNormThreads = 256, kNormChannels = 32;
+constexpr bool kKeep = false;
+#endif
+constexpr int kNormRun = 32;
+
+// How the threads of a block are spread over its channels (lanes of W) and pixels (steps).
+template <int W>
+struct spread {
+  int lanes, steps, lane, step;
+};
+template <int W>
+DEVICE spread<W> spread_over(int channels) {
+  spread<W> s;
+  s.lanes = (channels + W - 1) / W;
+  if (s.lanes > kNormThreads) s.lanes = kNormThreads;
+  s.steps = kNormThreads / s.lanes;
+  s.lane = threadIdx.x % s.lanes;
+  s.step = threadIdx.x / s.lanes;  // threads past the last whole step have none
+  return s;
+}
+
+// Calls f(channel, width) for the channels of the thread's lane.
+template <int W, class F>
+DEVICE void lane_channels(const spread<W>& s, int channels, F f) {
+  if (s.step >= s.steps) return;
+  for (int c = s.lane * W; c < channels; c += s.lanes * W) {
+    if (c + W <= channels) {
+      f(c, width<W>{});
+    } else {
+      for (int i = c; i < channels; i++) f(i, width<1>{});
+    }
+  }
+}
+
+// sums[k * channels + c] = sum over pixels of the k-th of K vectors that add(c, width) makes: add returns the function that
+// adds pixel p's values to the K running sums. part holds steps * K * channels values. Every thread may read sums afterwards.
+template <int K, int W, class T, class F>
+DEVICE void channel_sums(T* sums, T* part, int hw, int channels, F add) {
+  const auto s = spread_over<W>(channels);
+  lane_channels<W>(s, channels, [&](int c, auto w) {
+    constexpr int N = decltype(w)::n;
+    const auto values = add(c, w);
+    vec<T, N> total[K];
+    UNROLL for (int k = 0; k < K; k++) total[k] = vec<T, N>::splat(T(0));
+    for (int p = s.step; p < hw;) {
+      vec<T, N> run[K];
+      UNROLL for (int k = 0; k < K; k++) run[k] = vec<T, N>::splat(T(0));
+      for (int i = 0; i < kNormRun && p < hw; i++, p += s.steps) values(p, run);
+      UNROLL for (int k = 0; k < K; k++) total[k] = total[k] + run[k];
+    }
+    UNROLL for (int k = 0; k < K; k++) store(part + (s.step * K + k) * channels + c, total[k]);
+  });
+  __syncthreads();
+  for (int i = threadIdx.x; i < K * channels; i += kNormThreads) {
+    T total = part[i];
+    for (int step = 1; step < s.steps; step++) total = total + part[step * K * channels + i];
+    sums[i] = total;
+  }
+  __syncthreads();
+}
+
+// Calls each(c, sums) for every channel c of the block with the K sums over its group of value(c, k). The calls of a
+// group come after its sums; __syncthreads before others read what each wrote.
+template <int K, class T, class V, class F>
+DEVICE void group_sums(int channels, int group, V value, F each) {
+  for (int g = threadIdx.x / kWarp; g < channels / group; g += kNormThreads / kWarp) {
+    T total[K];
+    UNROLL for (int k = 0; k < K; k++) {
+      total[k] = T(0);
+      for (int i = threadIdx.x % kWarp; i < group; i += kWarp) total[k] = total[k] + value(g * group + i, k);
+      total[k] = warp_sum(total[k]);
+    }
+    for (int i = threadIdx.x % kWarp; i < group; i += kWarp) each(g * group + i, total);
+  }
+}
+
+// What a block works on: channels c0 ... c0 + channels of image n.
+template <class T>
+struct norm_block {
+  long long n, first;  // first: of the block's first element in a tensor [N][HW][C]
+  int c0, channels, group;
+};
+template <class T>
+DEVICE norm_block<T> norm_block_of(int hw, int c, int groups, int per_block) {
+  const int chunks = (c + per_block - 1) / per_block;
+  norm_block<T> b;
+  b.n = blockIdx.x / chunks;
+  b.c0 = static_cast<int>(blockIdx.x % chunks) * per_block;
+  b.channels = c - b.c0 < per_block ? c - b.c0 : per_block;
+  b.group = c / groups;
+  b.first = b.n * hw * c + b.c0;
+  return b;
+}
+
+// g and b of v = xhat g + b for N channels from channel c of the tensor.
+template <class T, int N>
+struct affine {
+  vec<T, N> g, b, gamma, beta, scale1;  // scale1 = 1 + scale
+};
+template <int N, class T>
+DEVICE affine<T, N> affine_of(const T* gamma, const T* beta, const T* scale_shift, int c, int channels) {
+  affine<T, N> a;
+  a.gamma = a.g = vec<T, N>::load(gamma + c);
+  a.beta = a.b = vec<T, N>::load(beta + c);
+  a.scale1 = vec<T, N>::splat(T(1));
+  if (scale_shift) {
+    a.scale1 = T(1) + vec<T, N>::load(scale_shift + c);
+    a.g = a.gamma * a.scale1;
+    a.b = fma(a.beta, a.scale1, vec<T, N>::load(scale_shift + channels + c));
+  }
+  return a;
+}
+
+template <int W, bool SILU, class T>
+DEVICE void groupnorm_forward_rows(T* y, T* stats, const T* x, const T* gamma, const T* beta, const T* scale_shift, int hw, int c,
+                                   const norm_block<T>& b, T eps, T* mean, T* rstd, T* sums, T* part) {
+  x += b.first;
+  y += b.first;
+  const T m = T(hw) * T(b.group);
+  channel_sums<1, W>(sums, part, hw, b.channels, [&](int ch, auto w) {
+    constexpr int N = decltype(w)::n;
+    return [=](int p, vec<T, N>* run) { run[0] = run[0] + load<N>(x + static_cast<long long>(p) * c + ch); };
+  });
+  group_sums<1, T>(b.channels, b.group, [&](int ch, int) { return sums[ch]; }, [&](int ch, const T* s) { mean[ch] = s[0] / m; });
+  __syncthreads();
+  channel_sums<1, W>(sums, part, hw, b.channels, [&](int ch, auto w) {
+    constexpr int N = decltype(w)::n;
+    const vec<T, N> center = load<N>(mean + ch);
+    return [=](int p, vec<T, N>* run) {
+      const vec<T, N> d = load<N>(x + static_cast<long long>(p) * c + ch) - center;
+      run[0] = fma(d, d, run[0]);
+    };
+  });
+  group_sums<1, T>(
+      b.channels, b.group, [&](int ch, int) { return sums[ch]; },
+      [&](int ch, const T* s) {
+        const T r = T(1) / sqrt(s[0] / m + eps);
+        rstd[ch] = r;
+        if (ch % b.group == 0) {
+          T* out = stats + (b.n * (c / b.group) + (b.c0 + ch) / b.group) * 2;
+          out[0] = mean[ch];
+          out[1] = r;
+        }
+      });
+  __syncthreads();
+  const auto s = spread_over<W>(b.channels);
+  lane_channels<W>(s, b.channels, [&](int ch, auto w) {
+    constexpr int N = decltype(w)::n;
+    const auto a = affine_of<N>(gamma, beta, scale_shift, b.c0 + ch, c);
+    const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch);
+    for (int p = s.step; p < hw; p += s.steps) {
+      const long long i = static_cast<long long>(p) * c + ch;
+      const vec<T, N> v = fma((load<N>(x + i) - center) * scale, a.g, a.b);
+      store(y + i, SILU ? v * sigmoid(v) : v);
+    }
+  });
+}
+
+template <int W, bool SILU, class T>
+DEVICE void groupnorm_backward_rows(T* dx, T* dgamma_beta, T* dscale_shift, const T* dy, const T* x, const T* gamma, const T* beta,
+                                    const T* scale_shift, int hw, int c, const norm_block<T>& b, T* mean, T* rstd, T* sums,
+                                    T* part) {
+  x += b.first;
+  dy += b.first;
+  dx += b.first;
+  channel_sums<2, W>(sums, part, hw, b.channels, [&](int ch, auto w) {
+    constexpr int N = decltype(w)::n;
+    const auto a = affine_of<N>(gamma, beta, scale_shift, b.c0 + ch, c);
+    const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch), one = vec<T, N>::splat(T(1));
+    return [=](int p, vec<T, N>* run) {
+      const long long i = static_cast<long long>(p) * c + ch;
+      const vec<T, N> xhat = (load<N>(x + i) - center) * scale;
+      vec<T, N> dv = load<N>(dy + i);
+      if (SILU) {
+        const vec<T, N> v = fma(xhat, a.g, a.b), s = sigmoid(v);
+        dv = dv * s * fma(v, one - s, one);
+        if (kKeep) store(dx + i, dv);
+      }
+      run[0] = fma(dv, xhat, run[0]);
+      run[1] = run[1] + dv;
+    };
+  });
+  const T* sum_a = sums;
+  const T* sum_b = sums + b.channels;
+  for (int ch = threadIdx.x; ch < b.channels; ch += kNormThreads) {
+    const int k = b.c0 + ch;
+    const auto a = affine_of<1>(gamma, beta, scale_shift, k, c);
+    dgamma_beta[b.n * 2 * c + k] = sum_a[ch] * a.scale1[0];
+    dgamma_beta[(b.n * 2 + 1) * c + k] = sum_b[ch] * a.scale1[0];
+    if (dscale_shift) {
+      dscale_shift[k] = fma(a.gamma[0], sum_a[ch], a.beta[0] * sum_b[ch]);
+      dscale_shift[c + k] = sum_b[ch];
+    }
+  }
+  T* const mean_a = part;  // per channel, the group's mean of dxhat xhat and of dxhat
+  T* const mean_b = part + b.channels;
+  const T m = T(hw) * T(b.group);
+  group_sums<2, T>(
+      b.channels, b.group,
+      [&](int ch, int k) { return affine_of<1>(gamma, beta, scale_shift, b.c0 + ch, c).g[0] * sums[k * b.channels + ch]; },
+      [&](int ch, const T* s) {
+        mean_a[ch] = s[0] / m;
+        mean_b[ch] = s[1] / m;
+      });
+  __syncthreads();
+  const auto s = spread_over<W>(b.channels);
+  lane_channels<W>(s, b.channels, [&](int ch, auto w) {
+    constexpr int N = decltype(w)::n;
+    const auto a = affine_of<N>(gamma, beta, scale_shift, b.c0 + ch, c);
+    const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch), one = vec<T, N>::splat(T(1));
+    const vec<T, N> ma = load<N>(mean_a + ch), mb = load<N>(mean_b + ch);
+    for (int p = s.step; p < hw; p += s.steps) {
+      const long long i = static_cast<long long>(p) * c + ch;
+      const vec<T, N> xhat = (load<N>(x + i) - center) * scale;
+      vec<T, N> dv;
+      if (SILU && kKeep) {
+        dv = load<N>(dx + i);
+      } else {
+        dv = load<N>(dy + i);
+        if (SILU) {
+          const vec<T, N> v = fma(xhat, a.g, a.b), sg = sigmoid(v);
+          dv = dv * sg * fma(v, one - sg, one);
+        }
+      }
+      store(dx + i, scale * (dv * a.g - mb - xhat * ma));
+    }
+  });
+}
+
+// grid: N x chunks of per_block channels. Dynamic shared memory: (2 + K) per_block + K steps per_block reals, K = 1 forward and 2
+// backward, steps as in spread_over (at least 1).
+template <class T>
+DEVICE void groupnorm_forward_body(T* y, T* stats, const T* x, const T* gamma, const T* beta, const T* scale_shift, int stride, int hw,
+                                   int c, int groups, int per_block, T eps, int silu) {
+  DYN_SHARED(T, shared);
+  const auto b = norm_block_of<T>(hw, c, groups, per_block);
+  if (scale_shift) scale_shift += b.n * stride;
+  T *const mean = shared, *const rstd = mean + per_block, *const sums = rstd + per_block, *const part = sums + per_block;
+  const auto run = [&](auto w, auto fused) {
+    groupnorm_forward_rows<decltype(w)::n, decltype(fused)::n != 0>(y, stats, x, gamma, beta, scale_shift, hw, c, b, eps, mean, rstd,
+                                                                     sums, part);
+  };
+  if (vector_rows(c)) {
+    silu ? run(width<kVec>{}, width<1>{}) : run(width<kVec>{}, width<0>{});
+  } else {
+    silu ? run(width<1>{}, width<1>{}) : run(width<1>{}, width<0>{});
+  }
+}
+
+template <class T>
+DEVICE void groupnorm_backward_body(T* dx, T* dgamma_beta, T* dscale_shift, const T* dy, const T* x, const T* gamma, const T* beta,
+                                    const T* scale_shift, int stride, const T* stats, int hw, int c, int groups, int per_block,
+                                    int silu) {
+  DYN_SHARED(T, shared);
+  const auto b = norm_block_of<T>(hw, c, groups, per_block);
+  if (scale_shift) scale_shift += b.n * stride;
+  if (dscale_shift) dscale_shift += b.n * stride;
+  T *const mean = shared, *const rstd = mean + per_block, *const sums = rstd + per_block, *const part = sums + 2 * per_block;
+  for (int ch = threadIdx.x; ch < b.channels; ch += kNormThreads) {
+    const T* in = stats + (b.n * groups + (b.c0 + ch) / b.group) * 2;
+    mean[ch] = in[0];
+    rstd[ch] = in[1];
+  }
+  __syncthreads();
+  const auto run = [&](auto w, auto fused) {
+    groupnorm_backward_rows<decltype(w)::n, decltype(fused)::n != 0>(dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, hw,
+                                                                      c, b, mean, rstd, sums, part);
+  };
+  if (vector_rows(c)) {
+    silu ? run(width<kVec>{}, width<1>{}) : run(width<kVec>{}, width<0>{});
+  } else {
+    silu ? run(width<1>{}, width<1>{}) : run(width<1>{}, width<0>{});
+  }
+}
+
+BLOCK_KERNEL(groupnorm_forward, kNormThreads,
+             (real* y, real* stats, const real* x, const real* gamma, const real* beta, const real* scale_shift, int stride, int hw,
+              int c, int groups, int per_block, real eps, int silu),
+             (y, stats, x, gamma, beta, scale_shift, stride, hw, c, groups, per_block, eps, silu))
+GEOMETRY(groupnorm_forward, kNormThreads, kNormChannels, kVec)
+BLOCK_KERNEL(groupnorm_backward, kNormThreads,
+             (real* dx, real* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const real* gamma, const real* beta,
+              const real* scale_shift, int stride, const real* stats, int hw, int c, int groups, int per_block, int silu),
+             (dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block, silu))
+GEOMETRY(groupnorm_backward, kNormThreads, kNormChannels, kVec)
+
+}  // namespace SIMT_VARIANT

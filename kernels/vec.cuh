@@ -1,0 +1,185 @@
+// What every kernel needs around vec<T, N>: the vector width of the configuration, loads that are 128 bits wide on a GPU,
+// loops over spans of elements, and sums over a warp. One source serves both tile configurations: on the host a block has
+// one thread, a warp has one lane (kWarp), and vectors are long; on a GPU the same loops stride over 32 lanes of 4 values.
+#pragma once
+#include "simt.cuh"
+
+#ifdef SIMT_HOST
+#pragma clang diagnostic ignored "-Wpsabi"  // vectors by value: every function that takes one is always inlined
+#endif
+
+namespace SIMT_VARIANT {
+
+#ifdef SIMT_TILES_HOST
+constexpr int kWarp = 1;  // lanes that share a warp sum
+constexpr int kVec = 16;  // values per vector
+constexpr int kElementThreads = 1, kElements = 4096;  // elementwise kernels: threads per block, consecutive elements per thread
+#else
+constexpr int kWarp = 32;
+constexpr int kVec = 4;
+constexpr int kElementThreads = 256, kElements = 4;
+#endif
+
+// width<N> as an argument carries N into a lambda.
+template <int N>
+struct width {
+  static constexpr int n = N;
+};
+
+// load<N>(p): N values at p. In the GPU configuration p is 16-byte aligned where N > 1, on the host tiles any address will do.
+template <int N, class T>
+DEVICE vec<T, N> load(const T* p) {
+#ifndef SIMT_TILES_HOST
+  if constexpr (N > 1) return vec<T, N>::load_aligned(p);
+#endif
+  return vec<T, N>::load(p);
+}
+template <class T, int N>
+DEVICE void store(T* p, vec<T, N> a) {
+#ifndef SIMT_TILES_HOST
+  if constexpr (N > 1) return a.store_aligned(p);
+#endif
+  a.store(p);
+}
+
+// True where rows of c elements start at addresses that load<kVec> may take.
+DEVICE bool vector_rows(int c) {
+#ifdef SIMT_TILES_HOST
+  (void)c;
+  return true;
+#else
+  return c % kVec == 0;
+#endif
+}
+
+#ifdef SIMT_HOST
+template <class T, int N>
+DEVICE vec<T, N> operator/(vec<T, N> a, vec<T, N> b) {
+  return {a.v / b.v};
+}
+#else
+template <class T, int N>
+DEVICE vec<T, N> operator/(vec<T, N> a, vec<T, N> b) {
+  UNROLL for (int i = 0; i < N; i++) a.v[i] = a.v[i] / b.v[i];
+  return a;
+}
+#endif
+template <class T, int N>
+DEVICE vec<T, N> operator*(T a, vec<T, N> b) {
+  return vec<T, N>::splat(a) * b;
+}
+template <class T, int N>
+DEVICE vec<T, N> operator+(T a, vec<T, N> b) {
+  return vec<T, N>::splat(a) + b;
+}
+
+// Lanewise maximum; a NaN in b wins, so that it is seen in the result.
+template <class T, int N>
+DEVICE vec<T, N> max(vec<T, N> a, vec<T, N> b) {
+#ifdef SIMT_HOST
+  return {a.v >= b.v ? a.v : b.v};
+#else
+  UNROLL for (int i = 0; i < N; i++) a.v[i] = a.v[i] >= b.v[i] ? a.v[i] : b.v[i];
+  return a;
+#endif
+}
+
+// Sum and maximum of a vector's values, by halves: (v0 + v_{N/2}) ... in a fixed tree. N is a power of two.
+template <class T, int N>
+struct fold {
+  static METHOD T sum(vec<T, N> a) {
+    vec<T, N / 2> r;
+#ifdef SIMT_HOST
+    r.v = a.v.lo + a.v.hi;
+#else
+    UNROLL for (int i = 0; i < N / 2; i++) r.v[i] = a.v[i] + a.v[i + N / 2];
+#endif
+    return fold<T, N / 2>::sum(r);
+  }
+  static METHOD T max(vec<T, N> a) {
+    vec<T, N / 2> lo, hi;
+#ifdef SIMT_HOST
+    lo.v = a.v.lo, hi.v = a.v.hi;
+#else
+    UNROLL for (int i = 0; i < N / 2; i++) lo.v[i] = a.v[i], hi.v[i] = a.v[i + N / 2];
+#endif
+    return fold<T, N / 2>::max(SIMT_VARIANT::max(lo, hi));
+  }
+};
+template <class T>
+struct fold<T, 1> {
+  static METHOD T sum(vec<T, 1> a) {
+    return a[0];
+  }
+  static METHOD T max(vec<T, 1> a) {
+    return a[0];
+  }
+};
+template <class T, int N>
+DEVICE T sum(vec<T, N> a) {
+  return fold<T, N>::sum(a);
+}
+template <class T, int N>
+DEVICE T maximum(vec<T, N> a) {
+  return fold<T, N>::max(a);
+}
+
+// Sum and maximum over the lanes of a warp, the same on every lane. Every lane must call them.
+template <class T>
+DEVICE T warp_sum(T a) {
+#ifndef SIMT_TILES_HOST
+  UNROLL for (int lane = 16; lane > 0; lane /= 2) a = a + shfl_xor(a, lane);
+#endif
+  return a;
+}
+template <class T>
+DEVICE T warp_max(T a) {
+#ifndef SIMT_TILES_HOST
+  UNROLL for (int lane = 16; lane > 0; lane /= 2) {
+    const T b = shfl_xor(a, lane);
+    a = a >= b ? a : b;
+  }
+#endif
+  return a;
+}
+
+// Calls f(i, width<W>) for the whole vectors of [first, end) and f(i, width<1>) for the rest.
+template <int W, class F>
+DEVICE void spans(long long first, long long end, F f) {
+  long long i = first;
+  for (; i + W <= end; i += W) f(i, width<W>{});
+  for (; i < end; i++) f(i, width<1>{});
+}
+
+// The elements of an elementwise kernel that belong to this thread, as spans.
+template <class F>
+DEVICE void elements(long long n, F f) {
+  const long long first = (static_cast<long long>(blockIdx.x) * kElementThreads + threadIdx.x) * kElements;
+  spans<kVec>(first, first + kElements < n ? first + kElements : n, f);
+}
+
+// The same for a tensor of rows of c elements where the body needs (row, channel): a thread takes kRowChannels consecutive
+// channels of kRows consecutive rows. f(row, channel, width).
+#ifdef SIMT_TILES_HOST
+constexpr int kRowThreads = 1, kRows = 64, kRowChannels = 1 << 30;
+#else
+constexpr int kRowThreads = 256, kRows = 1, kRowChannels = kVec;
+#endif
+template <class F>
+DEVICE void row_elements(long long rows, int c, F f) {
+  const int chunks = c / kRowChannels + (c % kRowChannels != 0);
+  const long long thread = static_cast<long long>(blockIdx.x) * kRowThreads + threadIdx.x;
+  const long long first = thread / chunks * kRows;
+  const int c0 = static_cast<int>(thread % chunks) * kRowChannels;
+  const int c1 = c - c0 > kRowChannels ? c0 + kRowChannels : c;
+  const long long end = first + kRows < rows ? first + kRows : rows;
+  for (long long row = first; row < end; row++) {
+    if (vector_rows(c)) {
+      spans<kVec>(c0, c1, [&](long long i, auto w) { f(row, static_cast<int>(i), w); });
+    } else {
+      for (int i = c0; i < c1; i++) f(row, i, width<1>{});
+    }
+  }
+}
+
+}  // namespace SIMT_VARIANT
