@@ -84,26 +84,32 @@ struct simt_param;
 template <class T>
 struct simt_param<T*> {
   static constexpr simt::Param kind = simt::Param::pointer;
+  static constexpr int align = alignof(T);
 };
 template <>
 struct simt_param<int> {
   static constexpr simt::Param kind = simt::Param::i32;
+  static constexpr int align = 1;
 };
 template <>
 struct simt_param<unsigned> {
   static constexpr simt::Param kind = simt::Param::i32;
+  static constexpr int align = 1;
 };
 template <>
 struct simt_param<long long> {
   static constexpr simt::Param kind = simt::Param::i64;
+  static constexpr int align = 1;
 };
 template <>
 struct simt_param<uint64_t> {
   static constexpr simt::Param kind = simt::Param::i64;
+  static constexpr int align = 1;
 };
 template <>
 struct simt_param<real> {
   static constexpr simt::Param kind = simt::Param::real;
+  static constexpr int align = 1;
 };
 
 template <int... I>
@@ -122,7 +128,9 @@ template <class... A>
 constexpr simt::Entry simt_entry(const char* name, const char* variant, void (*)(A...), void (*invoke)(void* const*), int threads,
                                  bool cooperative) {
   static_assert(sizeof...(A) <= simt::max_params, "too many kernel parameters");
-  return simt::Entry{name,    variant, invoke, sizeof...(A), {simt_param<A>::kind...}, {static_cast<uint8_t>(sizeof(A))...},
+  return simt::Entry{name,    variant,
+                     invoke,  sizeof...(A),
+                     {simt_param<A>::kind...}, {static_cast<uint8_t>(sizeof(A))...}, {static_cast<uint8_t>(simt_param<A>::align)...},
                      threads, cooperative};
 }
 

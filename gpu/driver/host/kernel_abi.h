@@ -56,6 +56,7 @@ struct Entry {
   int params;
   Param kinds[max_params];
   uint8_t sizes[max_params];
+  uint8_t aligns[max_params];  // of a pointer parameter: the alignment of what it points to
   int threads;     // launch bound: the most threads of a block (.maxntid)
   bool cooperative;  // uses barriers or warp collectives: threads need fibers when a block has more than one
 };

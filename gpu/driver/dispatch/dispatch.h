@@ -1,0 +1,57 @@
+// The table that every driver entry point goes through, and what package driver calls to fill it.
+#pragma once
+#include "cuda.h"
+
+#ifdef __cplusplus
+// One function pointer per entry point, named like it.
+struct DriverTable {
+#define CU_REQUIRED(name, params, args) CUresult(*name) params;
+#define CU_OPTIONAL(name, params, args) CUresult(*name) params;
+#include "cuda_entries.h"
+#undef CU_REQUIRED
+#undef CU_OPTIONAL
+};
+// Fills `table` with stubs that return `CUDA_ERROR_NOT_SUPPORTED`.
+void driver_table_unsupported(DriverTable* table);
+extern "C" {
+#endif
+
+// Settings of the host device; zero means the default of each.
+typedef struct {
+  int devices;             // number of devices (1)
+  uint64_t memory;         // bytes per device (80% of the machine's memory, divided by devices)
+  int threads;             // OS threads per device (cores divided by devices)
+  int gpu_tiles;           // run the kernels' GPU configuration on fibers
+  int order;               // DDGPU_ORDER_…: the order in which the threads of a block run
+  uint64_t seed;           // of DDGPU_ORDER_RANDOM
+  int lazy;                // queued work waits until something waits for it
+  int fault;               // DDGPU_FAULT_…
+  uint64_t fault_at;       // the fault hits the fault_at-th operation of its kind, from 1
+} ddgpu_host_config;
+
+enum { DDGPU_ORDER_FORWARD, DDGPU_ORDER_REVERSE, DDGPU_ORDER_AHEAD, DDGPU_ORDER_RANDOM };
+enum {
+  DDGPU_FAULT_NONE,
+  DDGPU_FAULT_ALLOC,   // an allocation finds no memory
+  DDGPU_FAULT_COPY,    // a copy fails: CUDA_ERROR_ECC_UNCORRECTABLE
+  DDGPU_FAULT_LAUNCH,  // a kernel fails: CUDA_ERROR_LAUNCH_FAILED
+  DDGPU_FAULT_LOST,    // the device falls off the bus at a kernel or copy: CUDA_ERROR_UNKNOWN from then on
+  DDGPU_FAULT_HANG,    // a kernel never ends
+};
+
+// Connects the process to NVIDIA's driver, or to the host device. A message of what went wrong is left in `error`.
+CUresult ddgpu_open_cuda(char* error, size_t size);
+CUresult ddgpu_open_host(const ddgpu_host_config* config, char* error, size_t size);
+// Disconnects: calls return CUDA_ERROR_NOT_INITIALIZED again. The host device frees all that it holds.
+void ddgpu_close(void);
+// Writes what the host device knows about the last error of the process beyond its code; empty with NVIDIA's driver.
+void ddgpu_error_detail(char* text, size_t size);
+// Launches with the arguments in 8-byte slots.
+CUresult ddgpu_launch(CUfunction fn, const unsigned int* grid, const unsigned int* block, unsigned int shared, CUstream stream,
+                      uint64_t* slots, int count);
+// Loads a module image and leaves the compiler's error log in `log`.
+CUresult ddgpu_module_load(CUmodule* mod, const char* image, char* log, size_t size);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,319 @@
+// Modules, functions and launches. A module is PTX text, as on a GPU; its entries are served by the kernels that were compiled
+// for the CPU from the same sources. A first line "// ddgpu real=f64" asks for the double-precision variant.
+#include <stdio.h>
+#include <string.h>
+
+#include <algorithm>
+
+#include "host/block.h"
+#include "host/device.h"
+#include "host/workers.h"
+
+extern "C" {
+extern const simt::Entry* const __start_simt_entries[] __attribute__((weak));
+extern const simt::Entry* const __stop_simt_entries[] __attribute__((weak));
+extern const simt::Global* const __start_simt_globals[] __attribute__((weak));
+extern const simt::Global* const __stop_simt_globals[] __attribute__((weak));
+}
+
+namespace host {
+
+namespace {
+
+const char* variant_f32 = nullptr;
+const char* variant_f64 = "f64_gpu";
+
+class Kernel : public Work {
+ public:
+  Kernel(const Launch& launch, void* const* params) : launch_(launch) {
+    const simt::Entry& entry = *launch.entry;
+    for (int i = 0; i < entry.params; i++) {
+      memcpy(&values_[i], params[i], entry.sizes[i]);
+      launch_.args[i] = &values_[i];
+    }
+  }
+  Result run(Device& device) override {
+    {
+      Lock lock(driver->mutex);
+      const uint64_t count = ++driver->launches;
+      const ddgpu_host_config& c = driver->config;
+      const unsigned long long n = count;
+      if (c.fault == DDGPU_FAULT_LAUNCH && c.fault_at == count) {
+        set_detail("injected fault: launch %llu (%s) failed", n, launch_.entry->name);
+        return CUDA_ERROR_LAUNCH_FAILED;
+      }
+      if (c.fault == DDGPU_FAULT_LOST && c.fault_at == count + driver->copies) {
+        set_detail("injected fault: device %d fell off the bus", device.ordinal);
+        device.lost = true;
+        return CUDA_ERROR_UNKNOWN;
+      }
+      if (c.fault == DDGPU_FAULT_HANG && c.fault_at == count) {
+        set_detail("injected fault: launch %llu (%s) hangs", n, launch_.entry->name);
+        for (;;) driver->progress.wait(lock);
+      }
+    }
+    return device.workers->run(launch_);
+  }
+  Result check(Context& context) override {
+    const simt::Entry& entry = *launch_.entry;
+    for (int i = 0; i < entry.params; i++) {
+      if (entry.kinds[i] != simt::Param::pointer) continue;
+      if (const Result r = check_pointer(context, values_[i], entry.aligns[i], entry.name, i)) return r;
+    }
+    return CUDA_SUCCESS;
+  }
+
+ private:
+  Launch launch_;
+  uint64_t values_[simt::max_params] = {};
+};
+
+// The words of PTX that follow ".entry" or name a global.
+std::vector<std::string> names_after(const std::string& ptx, const char* keyword) {
+  std::vector<std::string> names;
+  const size_t length = strlen(keyword);
+  for (size_t at = ptx.find(keyword); at != std::string::npos; at = ptx.find(keyword, at + 1)) {
+    size_t i = at + length;
+    while (i < ptx.size() && (ptx[i] == ' ' || ptx[i] == '\t')) i++;
+    size_t end = i;
+    while (end < ptx.size() && (isalnum(static_cast<unsigned char>(ptx[end])) || ptx[end] == '_' || ptx[end] == '$')) end++;
+    if (end > i) names.push_back(ptx.substr(i, end - i));
+  }
+  return names;
+}
+
+const char* const kReal = "// ddgpu real=";
+
+Result load(CUmodule* handle, const char* image, std::string* log) {
+  Lock lock(driver->mutex);
+  Context* context;
+  if (const Result r = usable(&context)) return r;
+  if (const Result r = forbid_in_capture()) return r;
+  if (handle == nullptr || image == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  auto module = std::make_shared<Module>();
+  module->context = context;
+  module->ptx = image;
+  module->f64 = false;
+  if (module->ptx.compare(0, strlen(kReal), kReal) == 0) {
+    const std::string real = module->ptx.substr(strlen(kReal), module->ptx.find('\n') - strlen(kReal));
+    if (real != "f32" && real != "f64") {
+      *log = "the first line asks for real=" + real + ": f32 or f64";
+      return CUDA_ERROR_INVALID_PTX;
+    }
+    module->f64 = real == "f64";
+  }
+  if (module->ptx.find(".version") == std::string::npos || module->ptx.find(".target") == std::string::npos) {
+    *log = "the image is not PTX: no .version or .target";
+    return CUDA_ERROR_INVALID_PTX;
+  }
+  for (const std::string& name : names_after(module->ptx, ".entry")) {
+    if (find_entry(name, module->f64) == nullptr) {
+      *log = "entry " + name + " has no build for " + variant_name(module->f64);
+      return CUDA_ERROR_NO_BINARY_FOR_GPU;
+    }
+    module->functions[name] = nullptr;
+  }
+  driver->modules[module.get()] = module;
+  *handle = reinterpret_cast<CUmodule>(module.get());
+  return CUDA_SUCCESS;
+}
+
+Result module_load_data_ex(CUmodule* handle, const void* image, unsigned n, CUjit_option* options, void** values) {
+  std::string log;
+  const Result result = load(handle, static_cast<const char*>(image), &log);
+  char* buffer = nullptr;
+  size_t size = 0;
+  for (unsigned i = 0; i < n; i++) {
+    if (options[i] == CU_JIT_ERROR_LOG_BUFFER) buffer = static_cast<char*>(values[i]);
+    if (options[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES) size = reinterpret_cast<size_t>(values[i]);
+  }
+  if (buffer != nullptr && size > 0) snprintf(buffer, size, "%s", log.c_str());
+  return result;
+}
+Result module_load_data(CUmodule* handle, const void* image) { return module_load_data_ex(handle, image, 0, nullptr, nullptr); }
+
+Result module_unload(CUmodule handle) {
+  Lock lock(driver->mutex);
+  Context* context;
+  if (const Result r = usable(&context)) return r;
+  if (const Result r = forbid_in_capture()) return r;
+  Module* module = find(driver->modules, handle);
+  if (module == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  const Result r = wait_context(lock, *module->context);
+  for (auto& [name, function] : module->functions) driver->functions.erase(function);
+  for (auto& [name, global] : module->globals) release(global.first);
+  driver->modules.erase(handle);
+  return r;
+}
+
+Result get_function(CUfunction* handle, CUmodule module_handle, const char* name) {
+  Lock lock(driver->mutex);
+  Context* context;
+  if (const Result r = usable(&context)) return r;
+  Module* const module = find(driver->modules, module_handle);
+  if (module == nullptr || module->context != context) return CUDA_ERROR_INVALID_HANDLE;
+  if (handle == nullptr || name == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const auto it = module->functions.find(name);
+  if (it == module->functions.end()) return CUDA_ERROR_NOT_FOUND;
+  if (it->second == nullptr) {
+    auto function = std::make_shared<Function>();
+    function->context = context;
+    function->module = module;
+    function->entry = find_entry(name, module->f64);
+    it->second = function.get();
+    driver->functions[function.get()] = function;
+  }
+  *handle = reinterpret_cast<CUfunction>(it->second);
+  return CUDA_SUCCESS;
+}
+
+Result get_global(CUdeviceptr* ptr, size_t* bytes, CUmodule module_handle, const char* name) {
+  Lock lock(driver->mutex);
+  Context* context;
+  if (const Result r = usable(&context)) return r;
+  Module* const module = find(driver->modules, module_handle);
+  if (module == nullptr || module->context != context) return CUDA_ERROR_INVALID_HANDLE;
+  if (name == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  auto it = module->globals.find(name);
+  if (it == module->globals.end()) {
+    const simt::Global* const global = find_global(name, module->f64);
+    const std::string declared = std::string(" ") + name + "[";
+    if (global == nullptr || module->ptx.find(declared) == std::string::npos) return CUDA_ERROR_NOT_FOUND;
+    Result r;
+    const uintptr_t memory = allocate(*context, global->bytes, false, &r);
+    if (r != CUDA_SUCCESS) return r;
+    memcpy(reinterpret_cast<void*>(memory), global->data, global->bytes);
+    it = module->globals.emplace(name, std::make_pair(memory, global->bytes)).first;
+  }
+  if (ptr != nullptr) *ptr = it->second.first;
+  if (bytes != nullptr) *bytes = it->second.second;
+  return CUDA_SUCCESS;
+}
+
+Result get_attribute(int* value, CUfunction_attribute attribute, CUfunction handle) {
+  Lock lock(driver->mutex);
+  Function* const function = find(driver->functions, handle);
+  if (function == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (value == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  switch (attribute) {
+    case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = function->entry->threads; break;
+    case CU_FUNC_ATTRIBUTE_NUM_REGS: *value = function->registers; break;
+    case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *value = static_cast<int>(function->max_dynamic_shared); break;
+    case CU_FUNC_ATTRIBUTE_PTX_VERSION:
+    case CU_FUNC_ATTRIBUTE_BINARY_VERSION:
+      *value = kMajor * 10 + kMinor;
+      break;
+    default: *value = 0; break;
+  }
+  return CUDA_SUCCESS;
+}
+
+Result set_attribute(CUfunction handle, CUfunction_attribute attribute, int value) {
+  Lock lock(driver->mutex);
+  Function* const function = find(driver->functions, handle);
+  if (function == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (attribute == CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT) return CUDA_SUCCESS;
+  if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) return CUDA_ERROR_INVALID_VALUE;
+  if (value < 0 || static_cast<size_t>(value) > kSharedOptIn) return CUDA_ERROR_INVALID_VALUE;
+  function->max_dynamic_shared = static_cast<size_t>(value);
+  return CUDA_SUCCESS;
+}
+
+Result launch_kernel(CUfunction handle, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                     unsigned shared, CUstream stream_handle, void** params, void** extra) {
+  Lock lock(driver->mutex);
+  Context* context;
+  if (const Result r = usable(&context)) return r;
+  Function* const function = find(driver->functions, handle);
+  if (function == nullptr || function->context != context) return CUDA_ERROR_INVALID_HANDLE;
+  Stream* stream;
+  if (const Result r = find_stream(*context, stream_handle, &stream)) return r;
+  const simt::Entry& entry = *function->entry;
+  if (extra != nullptr || (params == nullptr && entry.params > 0)) return CUDA_ERROR_INVALID_VALUE;
+  const uint64_t threads = static_cast<uint64_t>(bx) * by * bz;
+  auto invalid = [&](const char* what) {
+    set_detail("kernel %s, grid (%u, %u, %u), block (%u, %u, %u): %s", entry.name, gx, gy, gz, bx, by, bz, what);
+    return CUDA_ERROR_INVALID_VALUE;
+  };
+  if (gx == 0 || gy == 0 || gz == 0 || threads == 0) return invalid("empty");
+  if (gx > kMaxGridX || gy > kMaxGridYZ || gz > kMaxGridYZ) return invalid("grid beyond 2147483647 × 65535 × 65535");
+  if (bx > kMaxThreads || by > kMaxThreads || bz > kMaxBlockZ || threads > kMaxThreads) return invalid("block beyond 1024 threads");
+  if (threads > static_cast<uint64_t>(entry.threads)) return invalid("block beyond the kernel's launch bound");
+  if (shared > function->max_dynamic_shared) return invalid("dynamic shared memory beyond the function's limit");
+  if (static_cast<uint64_t>(function->registers) * threads > kRegisters) {
+    invalid("registers × threads beyond the chip's");
+    return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
+  }
+  Launch launch{&entry, {gx, gy, gz}, {bx, by, bz}, shared, {}};
+  auto work = std::make_shared<Kernel>(launch, params);
+  if (const Result r = work->check(*context)) return r;
+  return submit(*stream, std::move(work));
+}
+
+Result max_active_blocks(int* blocks, CUfunction handle, int block_size, size_t shared) {
+  Lock lock(driver->mutex);
+  Function* const function = find(driver->functions, handle);
+  if (function == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (blocks == nullptr || block_size <= 0 || block_size > static_cast<int>(kMaxThreads)) return CUDA_ERROR_INVALID_VALUE;
+  int most = 2048 / block_size;
+  if (shared > 0) most = std::min(most, static_cast<int>(kSharedOptIn / shared));
+  if (function->registers > 0) most = std::min(most, kRegisters / (function->registers * block_size));
+  *blocks = std::min(most, 32);
+  return CUDA_SUCCESS;
+}
+
+// The range of a linker section; weak, as a program without kernels has none.
+template <class T>
+const T* search(const T* const* begin, const T* const* end, const std::string& name, const char* variant) {
+  for (const T* const* at = begin; at != end; at++) {
+    if (name == (*at)->name && strcmp((*at)->variant, variant) == 0) return *at;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+bool choose_variants(char* error, size_t size) {
+  if (driver->config.gpu_tiles) {
+    variant_f32 = "f32_gpu";
+    return true;
+  }
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("x86-64-v4")) {
+    variant_f32 = "f32_v4";
+  } else if (__builtin_cpu_supports("x86-64-v3")) {
+    variant_f32 = "f32_v3";
+  } else {
+    snprintf(error, size, "the host device needs a processor with AVX2 and FMA (x86-64-v3)");
+    return false;
+  }
+#else
+  (void)error, (void)size;
+  variant_f32 = "f32_neon";
+#endif
+  return true;
+}
+
+const char* variant_name(bool f64) { return f64 ? variant_f64 : variant_f32; }
+
+const simt::Entry* find_entry(const std::string& name, bool f64) {
+  return search(__start_simt_entries, __stop_simt_entries, name, variant_name(f64));
+}
+const simt::Global* find_global(const std::string& name, bool f64) {
+  return search(__start_simt_globals, __stop_simt_globals, name, variant_name(f64));
+}
+
+void fill_module(DriverTable* t) {
+  t->cuModuleLoadData = module_load_data;
+  t->cuModuleLoadDataEx = module_load_data_ex;
+  t->cuModuleUnload = module_unload;
+  t->cuModuleGetFunction = get_function;
+  t->cuModuleGetGlobal_v2 = get_global;
+  t->cuFuncGetAttribute = get_attribute;
+  t->cuFuncSetAttribute = set_attribute;
+  t->cuLaunchKernel = launch_kernel;
+  t->cuOccupancyMaxActiveBlocksPerMultiprocessor = max_active_blocks;
+}
+
+}  // namespace host
