@@ -18,7 +18,7 @@ missing_packages() {
 }
 
 deps() {
-  command -v go >/dev/null || fail "go is missing: install Go 1.24 or newer from https://go.dev/dl"
+  command -v go >/dev/null || fail "go is missing: install Go $(sed -n "s,^go ,,p" go.mod) or newer from https://go.dev/dl"
   local missing
   missing=$(missing_packages | tr '\n' ' ')
   [ -z "$missing" ] && return
@@ -50,7 +50,7 @@ write_ninja() {
     cat <<NINJA
 ninja_required_version = 1.10
 builddir = build
-warn = -Wall -Wextra -Wno-unused-parameter
+warn = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 rule cc
   command = $cache$clang -x c++ -std=c++20 -O2 -g \$warn -fPIC -pthread -ffunction-sections -Igpu/driver \$flags -MD -MF \$out.d -c \$in -o \$out
   depfile = \$out.d
@@ -124,7 +124,7 @@ NINJA
 native() {
   deps
   write_ninja
-  ninja -f build/build.ninja --quiet "$@"
+  ninja -f build/build.ninja --quiet "$@" | sed "/no work to do/d"
 }
 
 # What a Go build needs: the driver library first on the search path, under a folder named by its content, because Go's cache

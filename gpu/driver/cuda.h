@@ -4,6 +4,7 @@
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>  // gorgonia.org/cu finds free through this header
 
 #ifdef __cplusplus
 extern "C" {

@@ -15,7 +15,7 @@ __thread Block* running = nullptr;
 constexpr size_t kArena = kSharedOptIn + 128;
 }  // namespace
 
-Block::Block(const ddgpu_host_config& config) : config_(config), arena_(static_cast<char*>(aligned_alloc(128, kArena)), free) {}
+Block::Block(const ddgpu_host_config&) : arena_(static_cast<char*>(aligned_alloc(128, kArena)), free) {}
 Block::~Block() = default;
 
 Result Block::run(const Launch& launch, simt::Index block) {

@@ -30,7 +30,6 @@ class Block {
  private:
   Result run_plain(const Launch& launch);
 
-  const ddgpu_host_config config_;
   simt::Thread thread_{};
   std::unique_ptr<char, void (*)(void*)> arena_;
   jmp_buf out_;
