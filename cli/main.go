@@ -122,15 +122,18 @@ func version() string {
 // interruptible returns a context that the first SIGINT or SIGTERM cancels. From then on a second one has its usual effect and ends the
 // process at once, whatever the devices do.
 func interruptible(onStop func()) (context.Context, context.CancelFunc) {
-	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		select {
-		case <-ctx.Done():
-			restore()
+		case <-signals:
+			signal.Stop(signals)
 			onStop()
-		case <-done:
+			cancel()
+		case <-ctx.Done():
+			signal.Stop(signals)
 		}
 	}()
-	return ctx, func() { close(done); restore() }
+	return ctx, cancel
 }
