@@ -41,9 +41,11 @@ DEVICE void concat_backward_body(T* da, T* db, const T* dy, long long rows, int 
   });
 }
 
-KERNEL(concat_forward, kRowThreads, (real* y, const real* a, const real* b, long long rows, int ca, int cb), (y, a, b, rows, ca, cb))
+KERNEL(concat_forward, kRowThreads, (real* y, const real* a, const real* b, long long rows, int ca, int cb),
+       (y, a, b, rows, ca, cb))
 GEOMETRY(concat_forward, kRowThreads, kRows, kRowChannels)
-KERNEL(concat_backward, kRowThreads, (real* da, real* db, const real* dy, long long rows, int ca, int cb), (da, db, dy, rows, ca, cb))
+KERNEL(concat_backward, kRowThreads, (real* da, real* db, const real* dy, long long rows, int ca, int cb),
+       (da, db, dy, rows, ca, cb))
 GEOMETRY(concat_backward, kRowThreads, kRows, kRowChannels)
 
 }  // namespace SIMT_VARIANT

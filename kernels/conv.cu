@@ -25,15 +25,15 @@ DEVICE void conv_forward(T* y, const T* x, const T* w, const T* bias, const T* p
   a.init(g, m0, M);
   MatrixRows<T, C, ALIGNED> b;
   b.init(w, K, n0, cout);
-  PixelSink<T, C, ALIGNED> sink = {y,    bias,       per_image, residual, per_image_stride, cout,       out_height,
-                                   out_width, 1, 0, 0, out_height, out_width, scale};
+  PixelSink<T, C, ALIGNED> sink = {y,         bias, per_image, residual, per_image_stride, cout,      out_height,
+                                   out_width, 1,    0,         0,        out_height,       out_width, scale};
   gemm<C, T>(a, b, sink, M, cout, K, m0, n0);
 }
 
 template <class T, class C, bool ALIGNED>
 DEVICE void conv_backward_data(T* dx, const T* dy, const T* w, const T* bias, const T* per_image, const T* residual,
-                               int per_image_stride, T scale, int images, int height, int width, int cin, int cout, int kh, int kw,
-                               int stride, int pad_top, int pad_left, int out_height, int out_width) {
+                               int per_image_stride, T scale, int images, int height, int width, int cin, int cout, int kh,
+                               int kw, int stride, int pad_top, int pad_left, int out_height, int out_width) {
   const int oy = static_cast<int>(blockIdx.z) / stride, ox = static_cast<int>(blockIdx.z) % stride;
   const int grid_height = (height - oy + stride - 1) / stride, grid_width = (width - ox + stride - 1) / stride;
   const int M = images * grid_height * grid_width, m0 = blockIdx.x * C::BM, n0 = blockIdx.y * C::BN;
@@ -41,8 +41,9 @@ DEVICE void conv_backward_data(T* dx, const T* dy, const T* w, const T* bias, co
   const int ky = (oy + pad_top) % stride, kx = (ox + pad_left) % stride;
   const bool reached = ky < kh && kx < kw;  // a stride larger than the kernel leaves pixels that no output saw
   const int taps_y = reached ? (kh - ky + stride - 1) / stride : 0, taps_x = reached ? (kw - kx + stride - 1) / stride : 1;
-  const Gather<T> g = {dy, out_height, out_width, cout, grid_height, grid_width, 1, (oy + pad_top) / stride, (ox + pad_left) / stride,
-                       -1, taps_y,     taps_x};
+  const Gather<T> g = {
+      dy, out_height, out_width, cout, grid_height, grid_width, 1, (oy + pad_top) / stride, (ox + pad_left) / stride,
+      -1, taps_y,     taps_x};
   PixelRows<T, C, ALIGNED> a;
   a.init(g, m0, M);
   WeightColumns<T, C, ALIGNED> b;
@@ -70,19 +71,19 @@ DEVICE void conv_backward_weight(T* partial, const T* dy, const T* x, long long 
   gemm<C, T>(a, b, sink, M, cout, K, m0, n0);
 }
 
-#define PIXEL_PARAMS                                                                                                            \
-  (real * y, const real* x, const real* w, const real* bias, const real* per_image, const real* residual, int per_image_stride, \
-   real scale, int images, int height, int width, int cin, int cout, int kh, int kw, int stride, int pad_top, int pad_left,      \
+#define PIXEL_PARAMS                                                                                                           \
+  (real* y, const real* x, const real* w, const real* bias, const real* per_image, const real* residual, int per_image_stride, \
+   real scale, int images, int height, int width, int cin, int cout, int kh, int kw, int stride, int pad_top, int pad_left,    \
    int out_height, int out_width)
-#define PIXEL_ARGS                                                                                                            \
+#define PIXEL_ARGS                                                                                                         \
   (y, x, w, bias, per_image, residual, per_image_stride, scale, images, height, width, cin, cout, kh, kw, stride, pad_top, \
    pad_left, out_height, out_width)
-#define WEIGHT_PARAMS                                                                                                           \
-  (real * partial, const real* dy, const real* x, long long partial_stride, int images, int shard_size, int height, int width, \
+#define WEIGHT_PARAMS                                                                                                         \
+  (real* partial, const real* dy, const real* x, long long partial_stride, int images, int shard_size, int height, int width, \
    int cin, int cout, int kh, int kw, int stride, int pad_top, int pad_left, int out_height, int out_width)
-#define WEIGHT_ARGS                                                                                                     \
-  (partial, dy, x, partial_stride, images, shard_size, height, width, cin, cout, kh, kw, stride, pad_top, pad_left, \
-   out_height, out_width)
+#define WEIGHT_ARGS                                                                                                             \
+  (partial, dy, x, partial_stride, images, shard_size, height, width, cin, cout, kh, kw, stride, pad_top, pad_left, out_height, \
+   out_width)
 
 // GEOMETRY: threads of a block, rows and columns of its tile, the channel multiple that an aligned entry needs.
 #define CONV_ENTRY(name, op, Tile, aligned, params, args) \
@@ -92,9 +93,9 @@ DEVICE void conv_backward_weight(T* partial, const T* dy, const T* x, long long 
   }                                                       \
   BLOCK_KERNEL(name, Tile::threads, params, args)         \
   GEOMETRY(name, Tile::threads, Tile::BM, Tile::BN, aligned ? wide : 1)
-#define CONV_ENTRIES(kind, Tile, aligned)                                                                      \
-  CONV_ENTRY(conv_forward_##kind, conv_forward, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS)                       \
-  CONV_ENTRY(conv_backward_data_##kind, conv_backward_data, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS)           \
+#define CONV_ENTRIES(kind, Tile, aligned)                                                            \
+  CONV_ENTRY(conv_forward_##kind, conv_forward, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS)             \
+  CONV_ENTRY(conv_backward_data_##kind, conv_backward_data, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS) \
   CONV_ENTRY(conv_backward_weight_##kind, conv_backward_weight, Tile, aligned, WEIGHT_PARAMS, WEIGHT_ARGS)
 
 CONV_ENTRIES(large, LargeTile, true)

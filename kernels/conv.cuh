@@ -14,7 +14,8 @@ namespace SIMT_VARIANT {
 struct Pixel {
   int n, i, j;
   DEVICE Pixel at(int m, int height, int width) {
-    const int rows = static_cast<int>(static_cast<unsigned>(m) / width), n = static_cast<int>(static_cast<unsigned>(rows) / height);
+    const int rows = static_cast<int>(static_cast<unsigned>(m) / width),
+              n = static_cast<int>(static_cast<unsigned>(rows) / height);
     return {n, rows - n * height, m - rows * width};
   }
   METHOD void advance(int d, int height, int width) {
@@ -34,7 +35,8 @@ struct Pixel {
 struct Tap {
   int a, b, c;
   DEVICE Tap at(int k, int taps_x, int channels) {
-    const int ab = static_cast<int>(static_cast<unsigned>(k) / channels), a = static_cast<int>(static_cast<unsigned>(ab) / taps_x);
+    const int ab = static_cast<int>(static_cast<unsigned>(k) / channels),
+              a = static_cast<int>(static_cast<unsigned>(ab) / taps_x);
     return {a, ab - a * taps_x, k - ab * channels};
   }
   METHOD void advance(int d, int taps_x, int channels) {
@@ -180,9 +182,7 @@ struct PixelColumns {
     UNROLL_GPU for (int r = 0; r < Cut::rows; r++) pixels[r] = Pixel::at(first + Cut::row(r), g.grid_height, g.grid_width);
     set();
   }
-  METHOD void set() {
-    UNROLL_GPU for (int r = 0; r < Cut::rows; r++) origins[r].set(g, pixels[r], k + Cut::row(r) < K);
-  }
+  METHOD void set() { UNROLL_GPU for (int r = 0; r < Cut::rows; r++) origins[r].set(g, pixels[r], k + Cut::row(r) < K); }
   METHOD void advance() {
     k += C::BK;
     UNROLL_GPU for (int r = 0; r < Cut::rows; r++) pixels[r].advance(C::BK, g.grid_height, g.grid_width);
@@ -256,9 +256,7 @@ struct WeightColumns {
     stride = s;
     UNROLL_GPU for (int c = 0; c < Cut::columns; c++) taps[c] = Tap::at(Cut::column(c) * V, taps_x, channels);
   }
-  METHOD void advance() {
-    UNROLL_GPU for (int c = 0; c < Cut::columns; c++) taps[c].advance(C::BK, taps_x, channels);
-  }
+  METHOD void advance() { UNROLL_GPU for (int c = 0; c < Cut::columns; c++) taps[c].advance(C::BK, taps_x, channels); }
   METHOD const T* at(int n, const Tap& t) const {
     const int tap = (first_y + t.a * stride) * kernel_width + first_x + t.b * stride;
     return w + (static_cast<long long>(tap) * N + n) * channels + t.c;

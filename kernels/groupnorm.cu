@@ -180,9 +180,9 @@ DEVICE void groupnorm_forward_rows(T* y, T* stats, const T* x, const T* gamma, c
 }
 
 template <int W, bool SILU, class T>
-DEVICE void groupnorm_backward_rows(T* dx, T* dgamma_beta, T* dscale_shift, const T* dy, const T* x, const T* gamma, const T* beta,
-                                    const T* scale_shift, int hw, int c, const norm_block<T>& b, T* mean, T* rstd, T* sums,
-                                    T* part) {
+DEVICE void groupnorm_backward_rows(T* dx, T* dgamma_beta, T* dscale_shift, const T* dy, const T* x, const T* gamma,
+                                    const T* beta, const T* scale_shift, int hw, int c, const norm_block<T>& b, T* mean, T* rstd,
+                                    T* sums, T* part) {
   x += b.first;
   dy += b.first;
   dx += b.first;
@@ -253,15 +253,15 @@ DEVICE void groupnorm_backward_rows(T* dx, T* dgamma_beta, T* dscale_shift, cons
 // grid: N x chunks of per_block channels. Dynamic shared memory: (2 + K) per_block + K steps per_block reals, K = 1 forward and 2
 // backward, steps as in spread_over (at least 1).
 template <class T>
-DEVICE void groupnorm_forward_body(T* y, T* stats, const T* x, const T* gamma, const T* beta, const T* scale_shift, int stride, int hw,
-                                   int c, int groups, int per_block, T eps, int silu) {
+DEVICE void groupnorm_forward_body(T* y, T* stats, const T* x, const T* gamma, const T* beta, const T* scale_shift, int stride,
+                                   int hw, int c, int groups, int per_block, T eps, int silu) {
   DYN_SHARED(T, shared);
   const auto b = norm_block_of<T>(hw, c, groups, per_block);
   if (scale_shift) scale_shift += b.n * stride;
   T *const mean = shared, *const rstd = mean + per_block, *const sums = rstd + per_block, *const part = sums + per_block;
   const auto run = [&](auto w, auto fused) {
-    groupnorm_forward_rows<decltype(w)::n, decltype(fused)::n != 0>(y, stats, x, gamma, beta, scale_shift, hw, c, b, eps, mean, rstd,
-                                                                     sums, part);
+    groupnorm_forward_rows<decltype(w)::n, decltype(fused)::n != 0>(y, stats, x, gamma, beta, scale_shift, hw, c, b, eps, mean,
+                                                                    rstd, sums, part);
   };
   if (vector_rows(c)) {
     silu ? run(width<kVec>{}, width<1>{}) : run(width<kVec>{}, width<0>{});
@@ -271,9 +271,9 @@ DEVICE void groupnorm_forward_body(T* y, T* stats, const T* x, const T* gamma, c
 }
 
 template <class T>
-DEVICE void groupnorm_backward_body(T* dx, T* dgamma_beta, T* dscale_shift, const T* dy, const T* x, const T* gamma, const T* beta,
-                                    const T* scale_shift, int stride, const T* stats, int hw, int c, int groups, int per_block,
-                                    int silu) {
+DEVICE void groupnorm_backward_body(T* dx, T* dgamma_beta, T* dscale_shift, const T* dy, const T* x, const T* gamma,
+                                    const T* beta, const T* scale_shift, int stride, const T* stats, int hw, int c, int groups,
+                                    int per_block, int silu) {
   DYN_SHARED(T, shared);
   const auto b = norm_block_of<T>(hw, c, groups, per_block);
   if (scale_shift) scale_shift += b.n * stride;
@@ -286,8 +286,8 @@ DEVICE void groupnorm_backward_body(T* dx, T* dgamma_beta, T* dscale_shift, cons
   }
   __syncthreads();
   const auto run = [&](auto w, auto fused) {
-    groupnorm_backward_rows<decltype(w)::n, decltype(fused)::n != 0>(dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, hw,
-                                                                      c, b, mean, rstd, sums, part);
+    groupnorm_backward_rows<decltype(w)::n, decltype(fused)::n != 0>(dx, dgamma_beta, dscale_shift, dy, x, gamma, beta,
+                                                                     scale_shift, hw, c, b, mean, rstd, sums, part);
   };
   if (vector_rows(c)) {
     silu ? run(width<kVec>{}, width<1>{}) : run(width<kVec>{}, width<0>{});
@@ -297,8 +297,8 @@ DEVICE void groupnorm_backward_body(T* dx, T* dgamma_beta, T* dscale_shift, cons
 }
 
 BLOCK_KERNEL(groupnorm_forward, kNormThreads,
-             (real* y, real* stats, const real* x, const real* gamma, const real* beta, const real* scale_shift, int stride, int hw,
-              int c, int groups, int per_block, real eps, int silu),
+             (real* y, real* stats, const real* x, const real* gamma, const real* beta, const real* scale_shift, int stride,
+              int hw, int c, int groups, int per_block, real eps, int silu),
              (y, stats, x, gamma, beta, scale_shift, stride, hw, c, groups, per_block, eps, silu))
 GEOMETRY(groupnorm_forward, kNormThreads, kNormChannels, kVec)
 BLOCK_KERNEL(groupnorm_backward, kNormThreads,

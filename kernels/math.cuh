@@ -67,7 +67,8 @@ struct math<float> {
     const V t = lane_fma(c, V(1.44269504f), V(12582912.0f));
     const V n = t - V(12582912.0f);
     const V r = lane_fma(n, V(2.12194440e-4f), lane_fma(n, V(-0.693359375f), c));
-    const float k[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    const float k[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                       4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
     const V p = lane_fma(polynomial(r, k) * r, r, r) + V(1.0f);
     const U e = bits_as<U>(t) - (0x4B400000u - 256u);  // n + 256
     const U half = e >> 1;
@@ -81,8 +82,8 @@ struct math<float> {
     const U k = bits_as<U>(x) + (0x3F800000u - 0x3F3504F3u);
     const V e = bits_as<V>((k >> 23) | 0x4B000000u) - V(8388608.0f + 127.0f);
     const V f = bits_as<V>((k & 0x7FFFFFu) + 0x3F3504F3u) - V(1.0f);
-    const float c[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                       -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    const float c[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,  -1.2420140846e-1f, 1.4249322787e-1f,
+                       -1.6668057665e-1f, 2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
     const V z = f * f;
     V y = polynomial(f, c) * f * z;
     y = lane_fma(e, V(-2.12194440e-4f), y);
@@ -151,7 +152,8 @@ struct math<double> {
     const V z = a * a;
     const double cs[] = {1.0 / 355687428096000, -1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800,
                          1.0 / 362880,          -1.0 / 5040,          1.0 / 120,        -1.0 / 6};
-    const double cc[] = {1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600, -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24};
+    const double cc[] = {1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600, -1.0 / 3628800,
+                         1.0 / 40320,          -1.0 / 720,         1.0 / 24};
     const V s = lane_fma(polynomial(z, cs) * z, a, a);
     const V c = lane_fma(polynomial(z, cc) * z, z, lane_fma(V(-0.5), z, V(1.0)));
     const U odd = U(0ull) - (k & 1ull);

@@ -15,7 +15,7 @@ constexpr int kRun = 32;  // a sum of L pixels has an error of about (kRun + L /
 #ifdef SIMT_TILES_HOST
 constexpr int kSumThreads = 1, kSumChannels = 64, kSumVec = 32;
 #else
-constexpr int kSumThreads = 256, kSumChannels = 32, kSumVec = kVec;
+constexpr int kSumThreads = 256, kSumChannels = 32;
 #endif
 
 // Adds up pixels first, first + step, ... of the N channels at x, in runs.

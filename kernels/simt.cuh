@@ -37,10 +37,10 @@ using real = float;
 #define blockDim (simt::current->block_dim)
 #define gridDim (simt::current->grid_dim)
 
-#define SIMT_SITE                                        \
-  ([]() -> const simt::Site* {                           \
+#define SIMT_SITE                                         \
+  ([]() -> const simt::Site* {                            \
     static constexpr simt::Site site{__FILE__, __LINE__}; \
-    return &site;                                        \
+    return &site;                                         \
   }())
 
 #ifdef SIMT_TILES_HOST
@@ -128,10 +128,15 @@ template <class... A>
 constexpr simt::Entry simt_entry(const char* name, const char* variant, void (*)(A...), void (*invoke)(void* const*), int threads,
                                  bool cooperative) {
   static_assert(sizeof...(A) <= simt::max_params, "too many kernel parameters");
-  return simt::Entry{name,    variant,
-                     invoke,  sizeof...(A),
-                     {simt_param<A>::kind...}, {static_cast<uint8_t>(sizeof(A))...}, {static_cast<uint8_t>(simt_param<A>::align)...},
-                     threads, cooperative};
+  return simt::Entry{name,
+                     variant,
+                     invoke,
+                     sizeof...(A),
+                     {simt_param<A>::kind...},
+                     {static_cast<uint8_t>(sizeof(A))...},
+                     {static_cast<uint8_t>(simt_param<A>::align)...},
+                     threads,
+                     cooperative};
 }
 
 }  // namespace SIMT_VARIANT
@@ -140,17 +145,18 @@ constexpr simt::Entry simt_entry(const char* name, const char* variant, void (*)
 #define SIMT_STRING(x) SIMT_STRING_(x)
 #define SIMT_LIST(section_name) __attribute__((section(section_name), used, retain))
 
-#define SIMT_ENTRY(name, max_threads, cooperative, params, args)                                               \
-  static void name##_entry params { name##_body<real> args; }                                                  \
-  static void name##_invoke(void* const* simt_args) { simt_unpack(name##_entry, simt_args); }                  \
-  static constexpr simt::Entry name##_table =                                                                  \
-      simt_entry(#name, SIMT_STRING(SIMT_VARIANT), name##_entry, name##_invoke, max_threads, cooperative);      \
+#define SIMT_ENTRY(name, max_threads, cooperative, params, args)                                           \
+  static void name##_entry params { name##_body<real> args; }                                              \
+  static void name##_invoke(void* const* simt_args) { simt_unpack(name##_entry, simt_args); }              \
+  static constexpr simt::Entry name##_table =                                                              \
+      simt_entry(#name, SIMT_STRING(SIMT_VARIANT), name##_entry, name##_invoke, max_threads, cooperative); \
   SIMT_LIST("simt_entries") static const simt::Entry* const name##_listed = &name##_table;
 #define KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, false, params, args)
 #define BLOCK_KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, true, params, args)
-#define GEOMETRY(name, ...)                                                                                           \
-  static constexpr int name##_geometry[] = {__VA_ARGS__};                                                             \
-  static constexpr simt::Global name##_global = {#name "_geometry", SIMT_STRING(SIMT_VARIANT), name##_geometry, sizeof name##_geometry}; \
+#define GEOMETRY(name, ...)                                                                                     \
+  static constexpr int name##_geometry[] = {__VA_ARGS__};                                                       \
+  static constexpr simt::Global name##_global = {#name "_geometry", SIMT_STRING(SIMT_VARIANT), name##_geometry, \
+                                                 sizeof name##_geometry};                                       \
   SIMT_LIST("simt_globals") static const simt::Global* const name##_global_listed = &name##_global;
 
 #else  // a GPU
@@ -172,9 +178,8 @@ constexpr simt::Entry simt_entry(const char* name, const char* variant, void (*)
 #define RESTRICT __restrict__
 #define UNROLL _Pragma("unroll")
 
-#define SHARED(T, name, n) \
-  __shared__ __attribute__((aligned(16))) T name[n]
-#define DYN_SHARED(T, name)                                              \
+#define SHARED(T, name, n) __shared__ __attribute__((aligned(16))) T name[n]
+#define DYN_SHARED(T, name)                                                  \
   extern __shared__ __attribute__((aligned(16))) char simt_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(simt_dynamic_shared)
 

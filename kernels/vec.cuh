@@ -11,8 +11,8 @@
 namespace SIMT_VARIANT {
 
 #ifdef SIMT_TILES_HOST
-constexpr int kWarp = 1;  // lanes that share a warp sum
-constexpr int kVec = 16;  // values per vector
+constexpr int kWarp = 1;                              // lanes that share a warp sum
+constexpr int kVec = 16;                              // values per vector
 constexpr int kElementThreads = 1, kElements = 4096;  // elementwise kernels: threads per block, consecutive elements per thread
 #else
 constexpr int kWarp = 32;
@@ -108,12 +108,8 @@ struct fold {
 };
 template <class T>
 struct fold<T, 1> {
-  static METHOD T sum(vec<T, 1> a) {
-    return a[0];
-  }
-  static METHOD T max(vec<T, 1> a) {
-    return a[0];
-  }
+  static METHOD T sum(vec<T, 1> a) { return a[0]; }
+  static METHOD T max(vec<T, 1> a) { return a[0]; }
 };
 template <class T, int N>
 DEVICE T sum(vec<T, N> a) {

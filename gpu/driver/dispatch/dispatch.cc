@@ -77,11 +77,12 @@ CUresult ddgpu_open_cuda(char* error, size_t size) {
   }
   const char* missing = nullptr;
   driver_table_unsupported(&opened);
-#define CU_OPTIONAL(name, params, args)                       \
-  if (void* const symbol = dlsym(library, #name)) {           \
+#define CU_OPTIONAL(name, params, args)                         \
+  if (void* const symbol = dlsym(library, #name)) {             \
     opened.name = reinterpret_cast<CUresult(*) params>(symbol); \
   }
-#define CU_REQUIRED(name, params, args) CU_OPTIONAL(name, params, args) else if (missing == nullptr) { missing = #name; }
+#define CU_REQUIRED(name, params, args) \
+  CU_OPTIONAL(name, params, args) else if (missing == nullptr) { missing = #name; }
 #include "cuda_entries.h"
 #undef CU_REQUIRED
 #undef CU_OPTIONAL

@@ -18,15 +18,15 @@ extern "C" {
 
 // Settings of the host device; zero means the default of each.
 typedef struct {
-  int devices;             // number of devices (1)
-  uint64_t memory;         // bytes per device (80% of the machine's memory, divided by devices)
-  int threads;             // OS threads per device (cores divided by devices)
-  int gpu_tiles;           // run the kernels' GPU configuration on fibers
-  int order;               // DDGPU_ORDER_…: the order in which the threads of a block run
-  uint64_t seed;           // of DDGPU_ORDER_RANDOM
-  int lazy;                // queued work waits until something waits for it
-  int fault;               // DDGPU_FAULT_…
-  uint64_t fault_at;       // the fault hits the fault_at-th operation of its kind, from 1
+  int devices;        // number of devices (1)
+  uint64_t memory;    // bytes per device (80% of the machine's memory, divided by devices)
+  int threads;        // OS threads per device (cores divided by devices)
+  int gpu_tiles;      // run the kernels' GPU configuration on fibers
+  int order;          // DDGPU_ORDER_…: the order in which the threads of a block run
+  uint64_t seed;      // of DDGPU_ORDER_RANDOM
+  int lazy;           // queued work waits until something waits for it
+  int fault;          // DDGPU_FAULT_…
+  uint64_t fault_at;  // the fault hits the fault_at-th operation of its kind, from 1
 } ddgpu_host_config;
 
 enum { DDGPU_ORDER_FORWARD, DDGPU_ORDER_REVERSE, DDGPU_ORDER_AHEAD, DDGPU_ORDER_RANDOM };

@@ -62,8 +62,8 @@ void Block::trap(Result code, const char* what, const simt::Site* site) {
   {
     Lock lock(driver->mutex);
     const simt::Thread& t = *simt::current;
-    set_detail("kernel %s, block (%u, %u, %u), thread (%u, %u, %u), %s:%d: %s", launch_->entry->name, t.block_idx.x, t.block_idx.y,
-               t.block_idx.z, t.thread_idx.x, t.thread_idx.y, t.thread_idx.z, site->file, site->line, what);
+    set_detail("kernel %s, block (%u, %u, %u), thread (%u, %u, %u), %s:%d: %s", launch_->entry->name, t.block_idx.x,
+               t.block_idx.y, t.block_idx.z, t.thread_idx.x, t.thread_idx.y, t.thread_idx.z, site->file, site->line, what);
   }
   longjmp(out_, 1);
 }

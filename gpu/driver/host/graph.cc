@@ -104,7 +104,7 @@ Result is_capturing(CUstream handle, CUstreamCaptureStatus* status) {
   if (status == nullptr) return CUDA_ERROR_INVALID_VALUE;
   Stream* stream;
   if (const Result r = find_stream(*context, handle, &stream)) return r;
-  *status = stream->capture == nullptr       ? CU_STREAM_CAPTURE_STATUS_NONE
+  *status = stream->capture == nullptr ? CU_STREAM_CAPTURE_STATUS_NONE
             : stream->capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
                                        : CU_STREAM_CAPTURE_STATUS_ACTIVE;
   return CUDA_SUCCESS;

@@ -50,15 +50,15 @@ enum class Param : uint8_t { pointer, i32, i64, real };
 constexpr int max_params = 32;
 
 struct Entry {
-  const char* name;     // PTX entry name
-  const char* variant;  // f32_v3, f32_v4, f32_neon, f32_gpu, f64_gpu
+  const char* name;                   // PTX entry name
+  const char* variant;                // f32_v3, f32_v4, f32_neon, f32_gpu, f64_gpu
   void (*invoke)(void* const* args);  // runs the body once, as simt::current
   int params;
   Param kinds[max_params];
   uint8_t sizes[max_params];
   uint8_t aligns[max_params];  // of a pointer parameter: the alignment of what it points to
-  int threads;     // launch bound: the most threads of a block (.maxntid)
-  bool cooperative;  // uses barriers or warp collectives: threads need fibers when a block has more than one
+  int threads;                 // launch bound: the most threads of a block (.maxntid)
+  bool cooperative;            // uses barriers or warp collectives: threads need fibers when a block has more than one
 };
 
 // A constant table of a module, read through cuModuleGetGlobal.

@@ -17,9 +17,7 @@ namespace {
 constexpr size_t kAlign = 256;
 constexpr size_t kHuge = 2 << 20;
 
-bool counted_fault(int kind, uint64_t count) {
-  return driver->config.fault == kind && driver->config.fault_at == count;
-}
+bool counted_fault(int kind, uint64_t count) { return driver->config.fault == kind && driver->config.fault_at == count; }
 
 class Copy : public Work {
  public:
@@ -117,7 +115,9 @@ Result copy_htod(CUdeviceptr dst, const void* src, size_t n) {
 Result copy_dtoh(void* dst, CUdeviceptr src, size_t n) {
   return copy(address(dst), Side::host, src, Side::device, n, nullptr, true);
 }
-Result copy_dtod(CUdeviceptr dst, CUdeviceptr src, size_t n) { return copy(dst, Side::device, src, Side::device, n, nullptr, true); }
+Result copy_dtod(CUdeviceptr dst, CUdeviceptr src, size_t n) {
+  return copy(dst, Side::device, src, Side::device, n, nullptr, true);
+}
 Result copy_htod_async(CUdeviceptr dst, const void* src, size_t n, CUstream s) {
   return copy(dst, Side::device, address(src), Side::host, n, s, false);
 }
@@ -245,7 +245,8 @@ uintptr_t allocate(Context& context, size_t bytes, bool pinned, Result* result) 
     return 0;
   }
   if (!pinned && bytes > device.total - device.used) {
-    set_detail("device %d has %zu of %zu bytes free, %zu asked for", device.ordinal, device.total - device.used, device.total, bytes);
+    set_detail("device %d has %zu of %zu bytes free, %zu asked for", device.ordinal, device.total - device.used, device.total,
+               bytes);
     return 0;
   }
   const size_t align = bytes >= kHuge ? kHuge : kAlign;
@@ -293,7 +294,8 @@ Result check_pointer(Context& context, uintptr_t ptr, size_t align, const char* 
   if (ptr == 0) return CUDA_SUCCESS;
   const Allocation* const a = find_memory(ptr, 1);
   const auto& peers = context.peers;
-  if (a == nullptr || (!a->pinned && a->context != &context && std::find(peers.begin(), peers.end(), a->context) == peers.end())) {
+  if (a == nullptr ||
+      (!a->pinned && a->context != &context && std::find(peers.begin(), peers.end(), a->context) == peers.end())) {
     set_detail("kernel %s: parameter %d (0x%zx) points %s", kernel, index, ptr,
                a == nullptr ? "outside every live allocation" : "into a device without peer access");
     return fault(context, CUDA_ERROR_ILLEGAL_ADDRESS);

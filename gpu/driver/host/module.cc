@@ -200,9 +200,7 @@ Result get_attribute(int* value, CUfunction_attribute attribute, CUfunction hand
     case CU_FUNC_ATTRIBUTE_NUM_REGS: *value = function->registers; break;
     case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *value = static_cast<int>(function->max_dynamic_shared); break;
     case CU_FUNC_ATTRIBUTE_PTX_VERSION:
-    case CU_FUNC_ATTRIBUTE_BINARY_VERSION:
-      *value = kMajor * 10 + kMinor;
-      break;
+    case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *value = kMajor * 10 + kMinor; break;
     default: *value = 0; break;
   }
   return CUDA_SUCCESS;
@@ -237,7 +235,8 @@ Result launch_kernel(CUfunction handle, unsigned gx, unsigned gy, unsigned gz, u
   };
   if (gx == 0 || gy == 0 || gz == 0 || threads == 0) return invalid("empty");
   if (gx > kMaxGridX || gy > kMaxGridYZ || gz > kMaxGridYZ) return invalid("grid beyond 2147483647 × 65535 × 65535");
-  if (bx > kMaxThreads || by > kMaxThreads || bz > kMaxBlockZ || threads > kMaxThreads) return invalid("block beyond 1024 threads");
+  if (bx > kMaxThreads || by > kMaxThreads || bz > kMaxBlockZ || threads > kMaxThreads)
+    return invalid("block beyond 1024 threads");
   if (threads > static_cast<uint64_t>(entry.threads)) return invalid("block beyond the kernel's launch bound");
   if (shared > function->max_dynamic_shared) return invalid("dynamic shared memory beyond the function's limit");
   if (static_cast<uint64_t>(function->registers) * threads > kRegisters) {

@@ -298,7 +298,8 @@ std::shared_ptr<Stream> make_stream(Context& context, unsigned flags, int priori
 
 Result find_stream(Context& context, CUstream handle, Stream** stream) {
   if (handle == nullptr) {
-    if (const Result r = forbid_in_capture()) return r == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED ? CUDA_ERROR_STREAM_CAPTURE_IMPLICIT : r;
+    if (const Result r = forbid_in_capture())
+      return r == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED ? CUDA_ERROR_STREAM_CAPTURE_IMPLICIT : r;
     *stream = context.null_stream.get();
     return CUDA_SUCCESS;
   }
@@ -387,7 +388,9 @@ void engine_loop(Device& device) {
   }
 }
 
-void start_engine(Device& device) { device.engine = std::thread([&device] { engine_loop(device); }); }
+void start_engine(Device& device) {
+  device.engine = std::thread([&device] { engine_loop(device); });
+}
 
 void stop_engine(Lock& lock, Device& device) {
   device.wake.notify_one();

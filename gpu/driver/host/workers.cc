@@ -105,7 +105,8 @@ void Workers::take_blocks(int index) {
     if (first >= total) return;
     for (uint64_t i = first; i < std::min(first + chunk, total); i++) {
       const uint64_t at = config_.order == DDGPU_ORDER_REVERSE ? total - 1 - i : (offset + i % total * step) % total;
-      const simt::Index block{static_cast<unsigned>(at % launch.grid.x), static_cast<unsigned>(at / launch.grid.x % launch.grid.y),
+      const simt::Index block{static_cast<unsigned>(at % launch.grid.x),
+                              static_cast<unsigned>(at / launch.grid.x % launch.grid.y),
                               static_cast<unsigned>(at / launch.grid.x / launch.grid.y)};
       if (const Result r = blocks_[index]->run(launch, block)) {
         int none = 0;
