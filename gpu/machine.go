@@ -1,0 +1,195 @@
+package gpu
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"gorgonia.org/cu"
+
+	"ddgpu/gpu/driver"
+)
+
+// Machine is the open driver with its devices.
+type Machine struct {
+	Devices []*Device
+	// Notice is one line for the user about a choice that the driver made for him, or empty.
+	Notice string
+	// Host says that the devices are the host device's.
+	Host bool
+}
+
+// Open opens the driver that a spec names (see [driver.ParseSpec]) and all of its devices. A process has one machine at a time.
+func Open(spec string) (*Machine, error) {
+	notice, err := driver.Open(spec)
+	if err != nil {
+		return nil, err
+	}
+	opened, _ := driver.Opened()
+	m := &Machine{Notice: notice, Host: opened.Kind == driver.Host}
+	ordinals := opened.Ordinals
+	if len(ordinals) == 0 {
+		n, err := cu.NumDevices()
+		if err != nil {
+			driver.Close()
+			return nil, failed("counting devices", 0, err)
+		}
+		for i := range n {
+			ordinals = append(ordinals, i)
+		}
+	}
+	for i, ordinal := range ordinals {
+		d, err := openDevice(i, ordinal)
+		if err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+		m.Devices = append(m.Devices, d)
+	}
+	return m, m.enablePeers()
+}
+
+// enablePeers lets every device reach every other one's memory where the hardware can; copies between the rest are staged by the driver.
+func (m *Machine) enablePeers() error {
+	for _, d := range m.Devices {
+		err := d.Do(func() error {
+			for _, peer := range m.Devices {
+				if peer == d {
+					continue
+				}
+				can, err := d.cu.CanAccessPeer(peer.cu)
+				if err == nil && can != 0 {
+					err = peer.context.EnablePeerAccess(0)
+				}
+				if code, _ := driver.ResultOf(err); err != nil && code != driver.PeerAccessAlreadyEnabled {
+					return failed(fmt.Sprintf("enabling access to device %d", peer.Index), d.Index, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close releases the devices and the driver. Memory, streams and modules of the devices go with their contexts.
+func (m *Machine) Close() error {
+	var errs []error
+	for _, d := range m.Devices {
+		errs = append(errs, d.close())
+	}
+	m.Devices = nil
+	driver.Close()
+	return errors.Join(errs...)
+}
+
+// Device is one GPU, or one host device.
+type Device struct {
+	Index           int // position in Machine.Devices
+	Ordinal         int // the driver's number
+	Name            string
+	Major, Minor    int // compute capability
+	Multiprocessors int
+	Total           int64 // bytes of memory
+
+	cu       cu.Device
+	context  cu.CUContext
+	optIn    int // most dynamic shared memory per block, bytes
+	calls    chan call
+	finished chan struct{}
+}
+
+// call is a function on its way to the device's thread.
+type call struct {
+	f    func() error
+	done chan error
+}
+
+func openDevice(index, ordinal int) (*Device, error) {
+	d := &Device{Index: index, Ordinal: ordinal, calls: make(chan call), finished: make(chan struct{})}
+	opened := make(chan error)
+	go d.serve(opened)
+	if err := <-opened; err != nil {
+		<-d.finished
+		return nil, failed(fmt.Sprintf("opening device %d", ordinal), index, err)
+	}
+	return d, nil
+}
+
+// serve owns the device's thread from open to close.
+func (d *Device) serve(opened chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(d.finished)
+	err := d.open()
+	opened <- err
+	if err != nil {
+		return
+	}
+	for c := range d.calls {
+		c.done <- c.f()
+	}
+}
+
+func (d *Device) open() (err error) {
+	if d.cu, err = cu.GetDevice(d.Ordinal); err != nil {
+		return err
+	}
+	if d.context, err = d.cu.RetainPrimaryCtx(); err != nil {
+		return err
+	}
+	if err = cu.SetCurrentContext(d.context); err != nil {
+		return err
+	}
+	if d.Name, err = d.cu.Name(); err != nil {
+		return err
+	}
+	if d.Total, err = d.cu.TotalMem(); err != nil {
+		return err
+	}
+	if d.Major, d.Minor, err = d.cu.ComputeCapability(); err != nil {
+		return err
+	}
+	if d.Multiprocessors, err = d.cu.Attribute(cu.MultiprocessorCount); err != nil {
+		return err
+	}
+	d.optIn, err = driver.MaxSharedPerBlockOptIn(d.cu)
+	return err
+}
+
+func (d *Device) close() error {
+	err := d.Do(func() error {
+		if err := cu.SetCurrentContext(cu.CUContext{}); err != nil {
+			return err
+		}
+		return d.cu.ReleasePrimaryCtx()
+	})
+	close(d.calls)
+	<-d.finished
+	if err != nil {
+		return failed("releasing the context", d.Index, err)
+	}
+	return nil
+}
+
+// Do runs f on the device's thread and returns its error. Calls from several goroutines run one after another.
+func (d *Device) Do(f func() error) error {
+	done := make(chan error, 1)
+	d.calls <- call{f, done}
+	return <-done
+}
+
+// Each runs f on every device at the same time, each on its own thread, and joins the errors.
+func (m *Machine) Each(f func(d *Device) error) error {
+	done := make([]chan error, len(m.Devices))
+	for i, d := range m.Devices {
+		done[i] = make(chan error, 1)
+		d.calls <- call{func() error { return f(d) }, done[i]}
+	}
+	errs := make([]error, len(done))
+	for i := range done {
+		errs[i] = <-done[i]
+	}
+	return errors.Join(errs...)
+}
