@@ -1,0 +1,117 @@
+package kernels
+
+import "ddgpu/gpu"
+
+// Conv is the shape of a convolution: x [N][H][W][Cin], w [KH][KW][Cin][Cout], y [N][OH][OW][Cout], with zeros around x and PadTop rows of
+// them above, PadLeft columns to the left of what the first output sees. A linear layer has images, kernel and stride of 1.
+type Conv struct {
+	N, H, W, Cin, Cout, KH, KW, Stride, PadTop, PadLeft, OH, OW int
+}
+
+// Linear is the Conv of rows×in → rows×out.
+func Linear(rows, in, out int) Conv {
+	return Conv{N: rows, H: 1, W: 1, Cin: in, Cout: out, KH: 1, KW: 1, Stride: 1, OH: 1, OW: 1}
+}
+
+// FLOPs is the arithmetic of the forward, of the data gradient or of the weight gradient: two for each multiply-add.
+func (c Conv) FLOPs() float64 {
+	return 2 * float64(c.N) * float64(c.OH*c.OW) * float64(c.KH*c.KW) * float64(c.Cin) * float64(c.Cout)
+}
+
+// Epilogue is what a convolution adds to its product before it writes: y = (product + bias + perImage[image] + residual)·Scale. What is 0 is
+// left out; a Scale of 0 means 1.
+type Epilogue struct {
+	Bias           gpu.Ptr // [C]
+	PerImage       gpu.Ptr // [N], rows of PerImageStride values
+	PerImageStride int
+	Residual       gpu.Ptr // shaped like the output
+	Scale          float64
+}
+
+func (e Epilogue) args() []arg {
+	if e.Scale == 0 {
+		e.Scale = 1
+	}
+	return []arg{ptr(e.Bias), ptr(e.PerImage), ptr(e.Residual), i32(e.PerImageStride), realArg(e.Scale)}
+}
+
+// Shards says how the images of a launch are divided: image i is of shard i/Size. Shards past the last image are empty.
+type Shards struct{ Count, Size int }
+
+const (
+	pixelParams  = "ppppppir" + "iiiiiiiiiiii"
+	weightParams = "pppl" + "iiiiiiiiiiiii"
+)
+
+// convKernels are the entries of one operation: by tile, and whether channel counts are multiples of what the aligned ones move at once.
+type convKernels struct{ large, largeAny, narrow, narrowAny declaration }
+
+func declareConv(op, params string) convKernels {
+	return convKernels{
+		declare(op+"_large", params), declare(op+"_large_any", params), declare(op+"_narrow", params), declare(op+"_narrow_any", params),
+	}
+}
+
+var (
+	convForwardKernels        = declareConv("conv_forward", pixelParams)
+	convBackwardDataKernels   = declareConv("conv_backward_data", pixelParams)
+	convBackwardWeightKernels = declareConv("conv_backward_weight", weightParams)
+)
+
+// narrowColumns is how many columns of a product a large tile would leave too idle for.
+const narrowColumns = 24
+
+// variant picks the entry for a product of so many columns. It sees the shape of one image alone, so that the choice is the same however a
+// batch is divided.
+func (q *Queue) variant(k convKernels, columns int, channels ...int) declaration {
+	wide := int(q.geometry(k.large)[3])
+	aligned := true
+	for _, c := range channels {
+		aligned = aligned && c%wide == 0
+	}
+	switch {
+	case columns <= narrowColumns && aligned:
+		return k.narrow
+	case columns <= narrowColumns:
+		return k.narrowAny
+	case aligned:
+		return k.large
+	}
+	return k.largeAny
+}
+
+func (c Conv) args() []arg {
+	return []arg{
+		i32(c.N), i32(c.H), i32(c.W), i32(c.Cin), i32(c.Cout), i32(c.KH), i32(c.KW), i32(c.Stride), i32(c.PadTop), i32(c.PadLeft),
+		i32(c.OH), i32(c.OW),
+	}
+}
+
+// ConvForward computes y[n,p,q,o] = Σ_{a,b,c} x[n, p·Stride−PadTop+a, q·Stride−PadLeft+b, c]·w[a,b,c,o] with the epilogue.
+func (q *Queue) ConvForward(g Conv, y, x, w gpu.Ptr, e Epilogue) {
+	k := q.variant(convForwardKernels, g.Cout, g.Cin, g.Cout)
+	t := q.geometry(k)
+	grid := [3]int{int(blocks(int64(g.N)*int64(g.OH*g.OW), int64(t[1]))), int(blocks(int64(g.Cout), int64(t[2]))), 1}
+	q.launch(k, grid, 0, append(append([]arg{ptr(y), ptr(x), ptr(w)}, e.args()...), g.args()...)...)
+}
+
+// ConvBackwardData computes dx of ConvForward; with the epilogue it is also the forward of the transposed convolution from dy's shape to
+// dx's.
+func (q *Queue) ConvBackwardData(g Conv, dx, dy, w gpu.Ptr, e Epilogue) {
+	k := q.variant(convBackwardDataKernels, g.Cin, g.Cin, g.Cout)
+	t := q.geometry(k)
+	// The first class of a strided gradient has the most pixels.
+	rows := int64(g.N) * blocks(int64(g.H), int64(g.Stride)) * blocks(int64(g.W), int64(g.Stride))
+	grid := [3]int{int(blocks(rows, int64(t[1]))), int(blocks(int64(g.Cin), int64(t[2]))), g.Stride * g.Stride}
+	q.launch(k, grid, 0, append(append([]arg{ptr(dx), ptr(dy), ptr(w)}, e.args()...), g.args()...)...)
+}
+
+// ConvBackwardWeight computes the gradient of w of each shard, partial[shard·stride + …] = [KH][KW][Cin][Cout].
+func (q *Queue) ConvBackwardWeight(g Conv, s Shards, partial gpu.Ptr, stride int64, dy, x gpu.Ptr) {
+	k := q.variant(convBackwardWeightKernels, g.Cout, g.Cin, g.Cout)
+	t := q.geometry(k)
+	grid := [3]int{int(blocks(int64(g.KH*g.KW*g.Cin), int64(t[1]))), int(blocks(int64(g.Cout), int64(t[2]))), s.Count}
+	shape := g.args()
+	args := append([]arg{ptr(partial), ptr(dy), ptr(x), i64(stride), shape[0], i32(s.Size)}, shape[1:]...)
+	q.launch(k, grid, 0, args...)
+}

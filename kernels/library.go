@@ -1,0 +1,188 @@
+// Package kernels holds the CUDA sources, the PTX that they compile to, and a typed launcher for each.
+//
+// A [Library] is the kernels loaded on one device for one number type; a [Queue] launches them on one stream:
+//
+//	library, err := kernels.Load(device, kernels.F32)
+//	q := library.NewQueue(stream)
+//	q.ConvForward(shape, y, x, w, kernels.Epilogue{Bias: b})
+//	q.SiLUForward(n, z, y)
+//	err = q.Err()
+//
+// Launchers return nothing: a queue keeps its first error, and launches nothing after it. All calls are made inside [gpu.Device.Do].
+//
+// Every kernel assigns its output; none accumulates into memory that another launch wrote. Sums have a fixed order that depends on the
+// shape of one image and on the size of a shard, never on the batch, the device or its number of multiprocessors, so that a result has the
+// same bits however the work is divided.
+package kernels
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"strings"
+
+	"ddgpu/gpu"
+)
+
+//go:embed ptx/sm_70/*.ptx
+var ptxFiles embed.FS
+
+// Real is the number type of activations, weights and gradients.
+type Real int
+
+// The number types. F64 exists on the host device only, for the checks of gradients.
+const (
+	F32 Real = iota
+	F64
+)
+
+// Size is the bytes of one value.
+func (r Real) Size() int64 {
+	if r == F64 {
+		return 8
+	}
+	return 4
+}
+
+func (r Real) String() string {
+	if r == F64 {
+		return "f64"
+	}
+	return "f32"
+}
+
+// declaration is what a launcher passes to a kernel: one letter for each parameter, p for a pointer, i for a 32-bit integer, l for a 64-bit
+// integer, r for a real.
+type declaration struct {
+	name   string
+	params string
+	index  int
+}
+
+var declared []declaration
+
+// declare names a kernel that launchers use. Load checks it against the PTX entry of that name.
+func declare(name, params string) declaration {
+	d := declaration{name, params, len(declared)}
+	declared = append(declared, d)
+	return d
+}
+
+// Library is the kernels loaded on one device.
+type Library struct {
+	device  *gpu.Device
+	real    Real
+	modules []*gpu.Module
+	kernels []kernel // by declaration.index
+}
+
+type kernel struct {
+	function *gpu.Function
+	geometry []int32
+}
+
+// Load loads all kernels on a device, inside its Do.
+func Load(d *gpu.Device, r Real) (*Library, error) {
+	l := &Library{device: d, real: r, kernels: make([]kernel, len(declared))}
+	files, err := fs.Glob(ptxFiles, "ptx/sm_70/*.ptx")
+	if err != nil || len(files) == 0 {
+		return nil, errors.New("the program was built without kernels")
+	}
+	found := map[string]bool{}
+	for _, file := range files {
+		text, err := ptxFiles.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		if err := l.load(strings.TrimSuffix(path.Base(file), ".ptx"), string(text), found); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	for _, k := range declared {
+		if !found[k.name] {
+			return nil, errors.Join(fmt.Errorf("kernel %s is in none of the PTX files", k.name), l.Close())
+		}
+	}
+	return l, nil
+}
+
+func (l *Library) load(name, ptx string, found map[string]bool) error {
+	entries, err := entriesOf(ptx)
+	if err != nil {
+		return fmt.Errorf("kernels %s: %w", name, err)
+	}
+	if l.real == F64 {
+		ptx = "// ddgpu real=f64\n" + ptx // to the host device, which has a build for it; a comment to everyone else
+	}
+	m, err := l.device.LoadModule(name, ptx)
+	if err != nil {
+		return err
+	}
+	l.modules = append(l.modules, m)
+	for _, k := range declared {
+		params, ok := entries[k.name]
+		if !ok {
+			continue
+		}
+		if params != strings.ReplaceAll(k.params, "p", "l") {
+			return fmt.Errorf("kernel %s takes the parameters %q, its launcher passes %q", k.name, params, k.params)
+		}
+		found[k.name] = true
+		f, err := m.Function(k.name)
+		if err != nil {
+			return err
+		}
+		geometry, err := m.Ints(k.name + "_geometry")
+		if err != nil {
+			return err
+		}
+		l.kernels[k.index] = kernel{f, geometry}
+	}
+	return nil
+}
+
+var (
+	entryPattern = regexp.MustCompile(`(?s)\.entry\s+(\w+)\s*\(([^)]*)\)`)
+	paramPattern = regexp.MustCompile(`\.param\s+\.(\w+)`)
+)
+
+// entriesOf reads the entries of PTX text with their parameters as declare writes them, where a pointer is a 64-bit integer.
+func entriesOf(ptx string) (map[string]string, error) {
+	entries := map[string]string{}
+	for _, m := range entryPattern.FindAllStringSubmatch(ptx, -1) {
+		params := ""
+		for _, p := range paramPattern.FindAllStringSubmatch(m[2], -1) {
+			switch p[1] {
+			case "u64", "s64", "b64":
+				params += "l"
+			case "u32", "s32", "b32":
+				params += "i"
+			case "f32":
+				params += "r"
+			default:
+				return nil, fmt.Errorf("entry %s has a parameter of type %s", m[1], p[1])
+			}
+		}
+		entries[m[1]] = params
+	}
+	return entries, nil
+}
+
+// Close unloads the kernels.
+func (l *Library) Close() error {
+	var errs []error
+	for _, m := range l.modules {
+		errs = append(errs, m.Close())
+	}
+	l.modules = nil
+	return errors.Join(errs...)
+}
+
+// Real is the number type that the kernels were loaded for.
+func (l *Library) Real() Real { return l.real }
+
+// Device is where the kernels are loaded.
+func (l *Library) Device() *gpu.Device { return l.device }

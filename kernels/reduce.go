@@ -1,0 +1,31 @@
+package kernels
+
+import "ddgpu/gpu"
+
+var (
+	pixelSum = declare("pixel_sum", "ppii")
+	shardSum = declare("shard_sum", "plpiii")
+	treeSum  = declare("tree_sum", "pplil")
+)
+
+// PixelSum computes out[n][c] = Σ_p x[n][p][c], x [n][hw][c].
+func (q *Queue) PixelSum(n, hw, c int, out, x gpu.Ptr) {
+	chunks := int(blocks(int64(c), int64(q.geometry(pixelSum)[1])))
+	q.launch(pixelSum, [3]int{n * chunks, 1, 1}, 0, ptr(out), ptr(x), i32(hw), i32(c))
+}
+
+// ShardSum computes partial[s·stride + k] = Σ perImage[i][k] over the images i of shard s, in order, k < c.
+func (q *Queue) ShardSum(s Shards, images, c int, partial gpu.Ptr, stride int64, perImage gpu.Ptr) {
+	g := q.geometry(shardSum)
+	chunks := int(blocks(int64(c), int64(g[0])*int64(g[1])))
+	q.launch(shardSum, [3]int{s.Count * chunks, 1, 1}, 0, ptr(partial), i64(stride), ptr(perImage), i32(images), i32(s.Size), i32(c))
+}
+
+// TreeSum computes out[k] = ((p₀ + p₁) + (p₂ + p₃)) + …, p_s = partial[s·stride + k], k < n. count is a power of two up to 32.
+func (q *Queue) TreeSum(count int, n int64, out, partial gpu.Ptr, stride int64) {
+	if count < 1 || count > 32 || count&(count-1) != 0 {
+		q.fail("a tree sum of %d parts: want a power of two up to 32", count)
+		return
+	}
+	q.launchElements(treeSum, n, ptr(out), ptr(partial), i64(stride), i32(count), i64(n))
+}
