@@ -79,9 +79,19 @@ type Library struct {
 	kernels []kernel // by declaration.index
 }
 
+// Declared is the names of all kernels that launchers use.
+func Declared() []string {
+	names := make([]string, len(declared))
+	for i, k := range declared {
+		names[i] = k.name
+	}
+	return names
+}
+
 type kernel struct {
 	function *gpu.Function
 	geometry []int32
+	launches int64
 }
 
 // Load loads all kernels on a device, inside its Do.
@@ -139,7 +149,7 @@ func (l *Library) load(name, ptx string, found map[string]bool) error {
 		if err != nil {
 			return err
 		}
-		l.kernels[k.index] = kernel{f, geometry}
+		l.kernels[k.index] = kernel{function: f, geometry: geometry}
 	}
 	return nil
 }
@@ -186,3 +196,14 @@ func (l *Library) Real() Real { return l.real }
 
 // Device is where the kernels are loaded.
 func (l *Library) Device() *gpu.Device { return l.device }
+
+// Launches is how often each kernel has been launched, by name, without those that never were.
+func (l *Library) Launches() map[string]int64 {
+	counts := map[string]int64{}
+	for _, k := range declared {
+		if n := l.kernels[k.index].launches; n > 0 {
+			counts[k.name] = n
+		}
+	}
+	return counts
+}

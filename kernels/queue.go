@@ -24,6 +24,9 @@ func (l *Library) NewQueue(s *gpu.Stream) *Queue { return &Queue{library: l, str
 // Err is the first error of the queue's launches.
 func (q *Queue) Err() error { return q.err }
 
+// Library is the kernels that the queue launches.
+func (q *Queue) Library() *Library { return q.library }
+
 // Real is the number type of the kernels.
 func (q *Queue) Real() Real { return q.library.real }
 
@@ -85,6 +88,7 @@ func (q *Queue) launch(k declaration, grid [3]int, shared int, args ...arg) {
 			return
 		}
 	}
+	loaded.launches++
 	block := [3]int{int(loaded.geometry[0]), 1, 1}
 	q.err = q.stream.Launch(loaded.function, grid, block, shared, q.slots[:len(args)])
 }

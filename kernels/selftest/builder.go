@@ -1,0 +1,277 @@
+package selftest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"ddgpu/gpu"
+	"ddgpu/kernels"
+)
+
+// Builder makes the memory and the launches of a case. Its first error ends the case.
+type Builder struct {
+	device   *gpu.Device
+	queue    *kernels.Queue
+	rng      *rand.Rand
+	timing   bool // only the time is of interest: no references
+	arrays   []*array
+	launches []func(q *kernels.Queue)
+	again    []division
+	err      error
+}
+
+// array is device memory between two guards.
+type array struct {
+	name    string
+	at      gpu.Ptr // of the content
+	content []byte  // what it held before the launches
+	guard   byte
+	want    []float64 // nil: not an output
+	scratch bool      // content may change
+	hash    [32]byte  // of the output's bits after the launches
+}
+
+type division struct {
+	what   string
+	launch func(q *kernels.Queue)
+}
+
+// guardBytes lie before and behind each array. Arrays start at a multiple of 64 bytes that is not one of 128: no kernel may count on more.
+const guardBytes = 5 * 64
+
+// Guards of inputs are NaNs, so that what reads there is seen; guards of outputs are a pattern that no computation leaves as it was. What
+// an output holds before a launch is NaNs.
+const (
+	nanByte   = 0xff
+	guardByte = 0xa5
+)
+
+// Rand is the source of the case's random numbers.
+func (b *Builder) Rand() *rand.Rand { return b.rng }
+
+// Real is the number type under test.
+func (b *Builder) Real() kernels.Real { return b.queue.Real() }
+
+// Normal is n draws from N(0, 1), rounded to the number type under test.
+func (b *Builder) Normal(n int) []float64 {
+	v := make([]float64, n)
+	for i := range v {
+		v[i] = b.Round(b.rng.NormFloat64())
+	}
+	return v
+}
+
+// Round rounds to the number type under test.
+func (b *Builder) Round(x float64) float64 {
+	if b.Real() == kernels.F32 {
+		return float64(float32(x))
+	}
+	return x
+}
+
+// Want is the n values that reference returns; where only the time is of interest it is not called.
+func (b *Builder) Want(n int, reference func() []float64) []float64 {
+	if b.timing {
+		return make([]float64, n)
+	}
+	v := reference()
+	if len(v) != n && b.err == nil {
+		b.err = fmt.Errorf("a reference has %d values, want %d", len(v), n)
+	}
+	return v
+}
+
+// In is device memory that holds v. Launches must leave it as it is.
+func (b *Builder) In(v []float64) gpu.Ptr {
+	return b.place(&array{name: "an input", content: b.encode(v), guard: nanByte})
+}
+
+// InInt32 is device memory that holds v.
+func (b *Builder) InInt32(v []int32) gpu.Ptr { return b.InBytes(gpu.Bytes(v)) }
+
+// InBytes is device memory that holds v.
+func (b *Builder) InBytes(v []byte) gpu.Ptr {
+	return b.place(&array{name: "an input", content: bytes.Clone(v), guard: nanByte})
+}
+
+// Out is an output, full of NaNs, that the launches must make `want`.
+func (b *Builder) Out(name string, want []float64) gpu.Ptr {
+	content := bytes.Repeat([]byte{nanByte}, len(want)*int(b.Real().Size()))
+	return b.place(&array{name: name, content: content, guard: guardByte, want: want})
+}
+
+// InOut is memory that holds v, which the launches must make `want`.
+func (b *Builder) InOut(name string, v, want []float64) gpu.Ptr {
+	if len(v) != len(want) && b.err == nil {
+		b.err = fmt.Errorf("%s: %d values become %d", name, len(v), len(want))
+	}
+	return b.place(&array{name: name, content: b.encode(v), guard: guardByte, want: want})
+}
+
+// Scratch is n reals full of NaNs, not compared.
+func (b *Builder) Scratch(n int) gpu.Ptr {
+	content := bytes.Repeat([]byte{nanByte}, n*int(b.Real().Size()))
+	return b.place(&array{name: "scratch", content: content, guard: guardByte, scratch: true})
+}
+
+// Offset is the address n reals behind p.
+func (b *Builder) Offset(p gpu.Ptr, n int) gpu.Ptr { return p.Offset(int64(n) * b.Real().Size()) }
+
+// Launch adds launches to the case; they run when it is built.
+func (b *Builder) Launch(f func(q *kernels.Queue)) { b.launches = append(b.launches, f) }
+
+// Again adds launches that do the same work divided otherwise ("in two launches"): on the same inputs they must give the same bits.
+func (b *Builder) Again(what string, f func(q *kernels.Queue)) {
+	b.again = append(b.again, division{what, f})
+}
+
+func (b *Builder) encode(v []float64) []byte {
+	if b.Real() == kernels.F64 {
+		return bytes.Clone(gpu.Bytes(v))
+	}
+	f := make([]float32, len(v))
+	for i, x := range v {
+		f[i] = float32(x)
+	}
+	return gpu.Bytes(f)
+}
+
+func (b *Builder) decode(v []byte) []float64 {
+	if b.Real() == kernels.F64 {
+		return gpu.Values[float64](v)
+	}
+	f := make([]float64, len(v)/4)
+	for i, x := range gpu.Values[float32](v) {
+		f[i] = float64(x)
+	}
+	return f
+}
+
+func (b *Builder) place(a *array) gpu.Ptr {
+	if b.err != nil {
+		return 0
+	}
+	base, err := b.device.Alloc(a.name, int64(len(a.content)+2*guardBytes))
+	if err != nil {
+		b.err = err
+		return 0
+	}
+	a.at = base + guardBytes
+	b.arrays = append(b.arrays, a)
+	b.err = b.fill(a)
+	return a.at
+}
+
+func (b *Builder) fill(a *array) error {
+	guard := bytes.Repeat([]byte{a.guard}, guardBytes)
+	return b.device.Write(a.at-guardBytes, bytes.Join([][]byte{guard, guard}, a.content))
+}
+
+func (b *Builder) free() error {
+	var first error
+	for _, a := range b.arrays {
+		first = join(first, b.device.Free(a.at-guardBytes))
+	}
+	return first
+}
+
+// reset puts all memory back as it was before the launches.
+func (b *Builder) reset() error {
+	for _, a := range b.arrays {
+		if a.want != nil || a.scratch {
+			if err := b.fill(a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (b *Builder) run(launches []func(*kernels.Queue)) error {
+	for _, f := range launches {
+		f(b.queue)
+	}
+	if err := b.queue.Err(); err != nil {
+		return err
+	}
+	return b.queue.Stream().Sync()
+}
+
+// read returns an array's content, and what is wrong with the memory around it.
+func (b *Builder) read(a *array) (content []byte, problem string, err error) {
+	all := make([]byte, len(a.content)+2*guardBytes)
+	if err := b.device.Read(all, a.at-guardBytes); err != nil {
+		return nil, "", err
+	}
+	content = all[guardBytes : guardBytes+len(a.content)]
+	for i, x := range all {
+		if x != a.guard && (i < guardBytes || i >= guardBytes+len(content)) {
+			return content, fmt.Sprintf("a launch wrote %d bytes from the start of %s, which has %d", i-guardBytes, a.name, len(content)), nil
+		}
+	}
+	if a.want == nil && !a.scratch && !bytes.Equal(content, a.content) {
+		return content, "a launch changed an input", nil
+	}
+	return content, "", nil
+}
+
+// compare compares the outputs with what they must be.
+func (b *Builder) compare(r *Result) error {
+	h := sha256.New()
+	for _, a := range b.arrays {
+		content, problem, err := b.read(a)
+		if err != nil {
+			return err
+		}
+		if problem != "" {
+			r.Problem = problem
+		}
+		if a.want == nil {
+			continue
+		}
+		a.hash = sha256.Sum256(content)
+		h.Write(a.hash[:])
+		if e := relativeError(b.decode(content), a.want); r.Output == "" || !(e <= r.Error) {
+			r.Error, r.Output = e, a.name
+		}
+	}
+	h.Sum(r.Hash[:0])
+	if r.Output == "" {
+		r.Problem = "the case has no output"
+	}
+	return nil
+}
+
+// compareAgain compares the outputs with those of the first launches, bit by bit.
+func (b *Builder) compareAgain(what string, r *Result) error {
+	for _, a := range b.arrays {
+		content, problem, err := b.read(a)
+		if err != nil {
+			return err
+		}
+		if problem != "" {
+			r.Problem = what + ": " + problem
+		}
+		if a.want != nil && sha256.Sum256(content) != a.hash {
+			r.Problem = fmt.Sprintf("%s has other bits %s", a.name, what)
+		}
+	}
+	return nil
+}
+
+// relativeError is ‖got − want‖/‖want‖, or ‖got − want‖ where all of want is 0.
+func relativeError(got, want []float64) float64 {
+	var difference, norm float64
+	for i, w := range want {
+		d := got[i] - w
+		difference += d * d
+		norm += w * w
+	}
+	if norm == 0 {
+		return math.Sqrt(difference)
+	}
+	return math.Sqrt(difference / norm)
+}
