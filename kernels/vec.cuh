@@ -139,6 +139,21 @@ DEVICE T warp_max(T a) {
   return a;
 }
 
+// Sum over the THREADS threads of a block, by warps, then warp after warp; the value is valid on thread 0. part: shared
+// memory for THREADS / kWarp values. Every thread must call it.
+template <int THREADS, class T>
+DEVICE T block_sum(T a, T* part) {
+  a = warp_sum(a);
+  if constexpr (THREADS > kWarp) {
+    if (threadIdx.x % kWarp == 0) part[threadIdx.x / kWarp] = a;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      for (int i = 1; i < THREADS / kWarp; i++) a = a + part[i];
+    }
+  }
+  return a;
+}
+
 // Calls f(i, width<W>) for the whole vectors of [first, end) and f(i, width<1>) for the rest.
 template <int W, class F>
 DEVICE void spans(long long first, long long end, F f) {
