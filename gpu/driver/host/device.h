@@ -34,7 +34,7 @@ class Workers;
 // The emulated chip: an sm_70 with the limits that every later one has too.
 constexpr int kMajor = 7, kMinor = 0, kWarp = 32;
 constexpr unsigned kMaxThreads = 1024, kMaxGridYZ = 65535, kMaxGridX = 0x7fffffff, kMaxBlockZ = 64;
-constexpr size_t kShared = 48 * 1024, kSharedOptIn = 96 * 1024;
+constexpr size_t kShared = 48 * 1024, kSharedOptIn = 96 * 1024;  // twice as much for float64, which exists here only
 constexpr int kRegisters = 65536, kMaxRegistersPerThread = 255;
 
 // A piece of device work, run by the device's engine thread without the driver's mutex held.
@@ -103,6 +103,7 @@ struct Event {
 struct Module {
   Context* context;
   bool f64;
+  size_t reals() const { return f64 ? 2 : 1; }  // size of a real in units of a float
   std::string ptx;
   std::map<std::string, struct Function*> functions;
   std::map<std::string, std::pair<CUdeviceptr, size_t>> globals;
@@ -113,7 +114,7 @@ struct Function {
   Module* module;
   const simt::Entry* entry;
   size_t max_dynamic_shared = kShared;
-  int registers = 0;  // per thread, of the PTX's build for the emulated chip; 0 when not known
+  int registers = 0;  // per thread, by ptxas for the emulated chip; 0 when not known
 };
 
 struct Graph {
@@ -228,12 +229,13 @@ Result capture_wait(Stream& stream, const Event& event);
 // Kernels (launch.cc, workers.cc).
 const simt::Entry* find_entry(const std::string& name, bool f64);
 const simt::Global* find_global(const std::string& name, bool f64);
+int find_registers(const std::string& name);
 bool choose_variants(char* error, size_t size);
 
 struct Launch {
   const simt::Entry* entry;
   simt::Index grid, block;
-  size_t dynamic_shared;
+  size_t dynamic_shared, shared_limit;
   void* args[simt::max_params];
 };
 

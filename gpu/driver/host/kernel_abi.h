@@ -13,14 +13,10 @@ struct Index {
   unsigned x, y, z;
 };
 
-// State of one CUDA thread. A fiber owns one; kernels without barriers share one that the plain loop over threads updates.
+// State of one CUDA thread. A fiber owns one; a plain loop over threads updates one.
 struct Thread {
   Index thread_idx, block_idx, block_dim, grid_dim;
-  char* shared;          // this block's static shared memory (arena, 128-byte aligned)
-  size_t shared_used;    // bump of this thread: every thread of a block declares the same arrays in the same order
-  size_t shared_size;    // capacity of the arena
-  char* dynamic_shared;  // dynamic shared memory of the launch, dynamic_size bytes
-  size_t dynamic_size;
+  char* dynamic_shared;  // dynamic shared memory of the launch
 };
 
 // The thread that runs on this OS thread now. A block never changes its OS thread.
@@ -39,7 +35,7 @@ void warp_sync(uint32_t mask, const Site* site);
 uint64_t shuffle(Shuffle mode, uint32_t mask, uint64_t value, uint32_t lane, uint32_t width, const Site* site);
 uint32_t ballot(uint32_t mask, bool predicate, const Site* site);
 
-// Reserves `bytes` of the block's shared memory for the calling thread's next declaration.
+// The block's shared array that is declared at `site`: the same memory for every thread, however often it comes by.
 void* shared_alloc(size_t bytes, size_t align, const Site* site);
 
 // Ends the launch with a device fault (CUDA_ERROR_ASSERT) that names the site.
@@ -59,6 +55,12 @@ struct Entry {
   uint8_t aligns[max_params];  // of a pointer parameter: the alignment of what it points to
   int threads;                 // launch bound: the most threads of a block (.maxntid)
   bool cooperative;            // uses barriers or warp collectives: threads need fibers when a block has more than one
+};
+
+// What ptxas says about an entry on the emulated chip; listed in the linker section simt_resources.
+struct Resources {
+  const char* name;
+  int registers;  // per thread
 };
 
 // A constant table of a module, read through cuModuleGetGlobal.

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "host/device.h"
+#include "host/sanitizers.h"
 
 namespace host {
 
@@ -255,9 +256,7 @@ uintptr_t allocate(Context& context, size_t bytes, bool pinned, Result* result) 
     set_detail("the machine has no memory for %zu bytes", bytes);
     return 0;
   }
-#if !defined(__SANITIZE_THREAD__)
-  if (bytes >= kHuge) madvise(memory, bytes, MADV_HUGEPAGE);
-#endif
+  if (bytes >= kHuge && !kAsan && !kTsan) madvise(memory, bytes, MADV_HUGEPAGE);
   memset(memory, 0xFF, bytes);
   if (!pinned) device.used += bytes;
   driver->memory[reinterpret_cast<uintptr_t>(memory)] = Allocation{bytes, &context, pinned};

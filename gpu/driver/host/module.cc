@@ -14,11 +14,19 @@ extern const simt::Entry* const __start_simt_entries[] __attribute__((weak));
 extern const simt::Entry* const __stop_simt_entries[] __attribute__((weak));
 extern const simt::Global* const __start_simt_globals[] __attribute__((weak));
 extern const simt::Global* const __stop_simt_globals[] __attribute__((weak));
+extern const simt::Resources* const __start_simt_resources[] __attribute__((weak));
+extern const simt::Resources* const __stop_simt_resources[] __attribute__((weak));
 }
 
 namespace host {
 
 namespace {
+
+// ptxas's table for sm_70, written by ./build.sh ptx-check.
+constexpr simt::Resources kResources[] = {
+#include "host/registers.inc"
+    {"", 0},
+};
 
 const char* variant_f32 = nullptr;
 const char* variant_f64 = "f64_gpu";
@@ -160,6 +168,8 @@ Result get_function(CUfunction* handle, CUmodule module_handle, const char* name
     function->context = context;
     function->module = module;
     function->entry = find_entry(name, module->f64);
+    function->registers = find_registers(name);
+    function->max_dynamic_shared = kShared * module->reals();
     it->second = function.get();
     driver->functions[function.get()] = function;
   }
@@ -212,9 +222,14 @@ Result set_attribute(CUfunction handle, CUfunction_attribute attribute, int valu
   if (function == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (attribute == CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT) return CUDA_SUCCESS;
   if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) return CUDA_ERROR_INVALID_VALUE;
-  if (value < 0 || static_cast<size_t>(value) > kSharedOptIn) return CUDA_ERROR_INVALID_VALUE;
+  if (value < 0 || static_cast<size_t>(value) > kSharedOptIn * function->module->reals()) return CUDA_ERROR_INVALID_VALUE;
   function->max_dynamic_shared = static_cast<size_t>(value);
   return CUDA_SUCCESS;
+}
+
+// Registers that a block takes: a warp gets them in units of 256.
+int registers_of_block(int per_thread, uint64_t threads) {
+  return (per_thread * kWarp + 255) / 256 * 256 * static_cast<int>((threads + kWarp - 1) / kWarp);
 }
 
 Result launch_kernel(CUfunction handle, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
@@ -239,11 +254,13 @@ Result launch_kernel(CUfunction handle, unsigned gx, unsigned gy, unsigned gz, u
     return invalid("block beyond 1024 threads");
   if (threads > static_cast<uint64_t>(entry.threads)) return invalid("block beyond the kernel's launch bound");
   if (shared > function->max_dynamic_shared) return invalid("dynamic shared memory beyond the function's limit");
-  if (static_cast<uint64_t>(function->registers) * threads > kRegisters) {
+  if (registers_of_block(function->registers, threads) > kRegisters) {
     invalid("registers × threads beyond the chip's");
     return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
   }
-  Launch launch{&entry, {gx, gy, gz}, {bx, by, bz}, shared, {}};
+  const size_t own = kShared * function->module->reals();
+  const size_t limit = function->max_dynamic_shared > own ? kSharedOptIn * function->module->reals() : own;
+  Launch launch{&entry, {gx, gy, gz}, {bx, by, bz}, shared, limit, {}};
   auto work = std::make_shared<Kernel>(launch, params);
   if (const Result r = work->check(*context)) return r;
   return submit(*stream, std::move(work));
@@ -256,7 +273,7 @@ Result max_active_blocks(int* blocks, CUfunction handle, int block_size, size_t 
   if (blocks == nullptr || block_size <= 0 || block_size > static_cast<int>(kMaxThreads)) return CUDA_ERROR_INVALID_VALUE;
   int most = 2048 / block_size;
   if (shared > 0) most = std::min(most, static_cast<int>(kSharedOptIn / shared));
-  if (function->registers > 0) most = std::min(most, kRegisters / (function->registers * block_size));
+  if (function->registers > 0) most = std::min(most, kRegisters / registers_of_block(function->registers, block_size));
   *blocks = std::min(most, 32);
   return CUDA_SUCCESS;
 }
@@ -301,6 +318,16 @@ const simt::Entry* find_entry(const std::string& name, bool f64) {
 }
 const simt::Global* find_global(const std::string& name, bool f64) {
   return search(__start_simt_globals, __stop_simt_globals, name, variant_name(f64));
+}
+
+int find_registers(const std::string& name) {
+  for (auto at = __start_simt_resources; at != __stop_simt_resources; at++) {
+    if (name == (*at)->name) return (*at)->registers;
+  }
+  for (const simt::Resources& r : kResources) {
+    if (name == r.name) return r.registers;
+  }
+  return 0;
 }
 
 void fill_module(DriverTable* t) {

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "host/block.h"
 
@@ -90,21 +89,19 @@ void Workers::help(int index) {
 }
 
 void Workers::take_blocks(int index) {
+  run_blocks(index);
+  blocks_[index]->join();
+}
+
+void Workers::run_blocks(int index) {
   const Launch& launch = *launch_;
   const uint64_t total = total_, chunk = chunk_;
-  uint64_t step = 1, offset = 0;
-  if (config_.order == DDGPU_ORDER_RANDOM) {
-    // (offset + i·step) mod total visits every block once, as step and total have no common factor.
-    uint64_t random = mix(config_.seed ^ mix(launch_count_));
-    offset = random % total;
-    step = total > 2 ? 1 + mix(random) % (total - 1) : 1;
-    while (std::gcd(step, total) != 1) step++;
-  }
+  const Walk walk(config_.order, config_.seed ^ mix(launch_count_), total);
   for (;;) {
     const uint64_t first = next_.fetch_add(chunk, std::memory_order_relaxed);
     if (first >= total) return;
     for (uint64_t i = first; i < std::min(first + chunk, total); i++) {
-      const uint64_t at = config_.order == DDGPU_ORDER_REVERSE ? total - 1 - i : (offset + i % total * step) % total;
+      const uint64_t at = walk[i];
       const simt::Index block{static_cast<unsigned>(at % launch.grid.x),
                               static_cast<unsigned>(at / launch.grid.x % launch.grid.y),
                               static_cast<unsigned>(at / launch.grid.x / launch.grid.y)};

@@ -25,6 +25,7 @@ class Workers {
  private:
   void help(int index);
   void take_blocks(int index);
+  void run_blocks(int index);
 
   const int threads_;
   const ddgpu_host_config config_;
