@@ -47,6 +47,7 @@ type Case struct {
 func All() []Op {
 	return slices.Concat(
 		convOps(),
+		attentionOps(),
 	)
 }
 
