@@ -48,6 +48,9 @@ func All() []Op {
 	return slices.Concat(
 		convOps(),
 		attentionOps(),
+		diffusionOps(),
+		embeddingOps(),
+		optimizerOps(),
 	)
 }
 
