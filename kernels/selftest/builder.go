@@ -97,7 +97,7 @@ func (b *Builder) InBytes(v []byte) gpu.Ptr {
 	return b.place(&array{name: "an input", content: bytes.Clone(v), guard: nanByte})
 }
 
-// Out is an output, full of NaNs, that the launches must make `want`.
+// Out is an output, full of NaNs, that the launches must make `want`; where want is NaN they must not write.
 func (b *Builder) Out(name string, want []float64) gpu.Ptr {
 	content := bytes.Repeat([]byte{nanByte}, len(want)*int(b.Real().Size()))
 	return b.place(&array{name: name, content: content, guard: guardByte, want: want})
@@ -262,10 +262,22 @@ func (b *Builder) compareAgain(what string, r *Result) error {
 	return nil
 }
 
-// relativeError is ‖got − want‖/‖want‖, or ‖got − want‖ where all of want is 0.
+// untouched is n values of an output that no launch may write: NaN in what must come out means that it is what was there.
+func untouched(n int) []float64 {
+	v := make([]float64, n)
+	for i := range v {
+		v[i] = math.NaN()
+	}
+	return v
+}
+
+// relativeError is ‖got − want‖/‖want‖, or ‖got − want‖ where all of want is 0. Where want is NaN, got must be NaN.
 func relativeError(got, want []float64) float64 {
 	var difference, norm float64
 	for i, w := range want {
+		if math.IsNaN(w) && math.IsNaN(got[i]) {
+			continue
+		}
 		d := got[i] - w
 		difference += d * d
 		norm += w * w

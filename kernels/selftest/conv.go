@@ -2,22 +2,65 @@ package selftest
 
 import (
 	"fmt"
+	"slices"
 
+	"ddgpu/gpu"
 	"ddgpu/kernels"
 )
 
-// output is the size of a convolution's output along one axis.
-func output(size, kernel, stride, before, after int) int {
-	return (size+before+after-kernel)/stride + 1
-}
-
-// conv is a convolution with the padding (top, left, bottom, right).
+// conv is the shape of a convolution with padding (top, left, bottom, right).
 func conv(n, h, w, cin, cout, kh, kw, stride int, pad [4]int) kernels.Conv {
 	return kernels.Conv{N: n, H: h, W: w, Cin: cin, Cout: cout, KH: kh, KW: kw, Stride: stride, PadTop: pad[0], PadLeft: pad[1],
-		OH: output(h, kh, stride, pad[0], pad[2]), OW: output(w, kw, stride, pad[1], pad[3])}
+		OH: (h+pad[0]+pad[2]-kh)/stride + 1, OW: (w+pad[1]+pad[3]-kw)/stride + 1}
 }
 
+var (
+	none        = [4]int{}
+	one         = [4]int{1, 1, 1, 1}
+	two         = [4]int{2, 2, 2, 2}
+	rightBottom = [4]int{0, 0, 1, 1}
+)
+
+// convShapes cross the tiles of all entries: channel counts below, at and beyond what a vector and a tile hold, pixels beyond a tile, and
+// every kind of padding, kernel and stride, also a stride beyond the kernel, where some input pixels are seen by no output.
+var convShapes = []kernels.Conv{
+	conv(2, 9, 7, 1, 16, 3, 3, 1, one),
+	conv(2, 9, 7, 3, 17, 3, 3, 1, one),
+	conv(3, 7, 6, 16, 16, 3, 3, 1, one),
+	conv(2, 5, 7, 17, 48, 3, 3, 1, one),
+	conv(2, 6, 5, 48, 96, 3, 3, 1, one),
+	conv(1, 7, 5, 96, 3, 3, 3, 1, none),
+	conv(2, 5, 6, 16, 1, 3, 3, 1, one),
+	conv(2, 8, 10, 16, 48, 3, 3, 2, rightBottom),
+	conv(1, 9, 7, 17, 3, 3, 3, 2, rightBottom),
+	conv(2, 9, 8, 48, 16, 3, 3, 2, one),
+	conv(1, 7, 9, 3, 96, 3, 3, 2, one),
+	conv(3, 7, 5, 96, 48, 1, 1, 1, none),
+	conv(2, 5, 3, 17, 1, 1, 1, 1, none),
+	conv(1, 8, 7, 16, 17, 1, 1, 2, none),
+	conv(2, 9, 11, 3, 16, 5, 5, 1, two),
+	conv(1, 8, 7, 16, 33, 5, 5, 2, two),
+	conv(2, 6, 5, 17, 16, 2, 2, 1, rightBottom),
+	conv(2, 6, 7, 16, 48, 2, 2, 2, none),
+	conv(2, 11, 8, 17, 17, 3, 3, 3, one),
+	conv(1, 10, 7, 3, 16, 2, 2, 3, none),
+	conv(2, 4, 6, 5, 7, 5, 3, 1, [4]int{2, 1, 2, 1}),
+	conv(1, 1, 1, 1, 1, 1, 1, 1, none),
+	conv(3, 13, 11, 16, 136, 3, 3, 1, one),
+	conv(3, 13, 11, 130, 18, 1, 1, 1, none),
+}
+
+var linearShapes = []kernels.Conv{
+	kernels.Linear(5, 33, 18), kernels.Linear(1, 8, 32), kernels.Linear(67, 32, 128), kernels.Linear(131, 48, 66), kernels.Linear(3, 1, 1),
+}
+
+// isLinear says whether a shape is a linear layer's.
+func isLinear(g kernels.Conv) bool { return g == kernels.Linear(g.N, g.Cin, g.Cout) }
+
 func convShape(g kernels.Conv) string {
+	if isLinear(g) {
+		return fmt.Sprintf("%d×%d→%d", g.N, g.Cin, g.Cout)
+	}
 	return fmt.Sprintf("%d×%d×%d×%d→%d×%d×%d k%d×%d s%d p%d,%d", g.N, g.H, g.W, g.Cin, g.OH, g.OW, g.Cout, g.KH, g.KW, g.Stride, g.PadTop, g.PadLeft)
 }
 
@@ -25,17 +68,23 @@ func xSize(g kernels.Conv) int { return g.N * g.H * g.W * g.Cin }
 func ySize(g kernels.Conv) int { return g.N * g.OH * g.OW * g.Cout }
 func wSize(g kernels.Conv) int { return g.KH * g.KW * g.Cin * g.Cout }
 
-// eachTap calls f for every pair of an output pixel and an input pixel that it sees, with the tap between them.
-func eachTap(g kernels.Conv, f func(y, x, tap int)) {
-	for n := range g.N {
-		for p := range g.OH {
-			for q := range g.OW {
-				for a := range g.KH {
-					for b := range g.KW {
-						h, w := p*g.Stride-g.PadTop+a, q*g.Stride-g.PadLeft+b
-						if h >= 0 && h < g.H && w >= 0 && w < g.W {
-							f((n*g.OH+p)*g.OW+q, (n*g.H+h)*g.W+w, a*g.KW+b)
-						}
+func convBytes(g kernels.Conv) float64 { return 4 * float64(xSize(g)+ySize(g)+wSize(g)) }
+
+// images is the same convolution over n images.
+func images(g kernels.Conv, n int) kernels.Conv {
+	g.N = n
+	return g
+}
+
+// eachTap calls f for every pair of an output pixel of image n and an input pixel that it sees, with the tap between them.
+func eachTap(g kernels.Conv, n int, f func(y, x, tap int)) {
+	for p := range g.OH {
+		for q := range g.OW {
+			for a := range g.KH {
+				for b := range g.KW {
+					h, w := p*g.Stride-g.PadTop+a, q*g.Stride-g.PadLeft+b
+					if h >= 0 && h < g.H && w >= 0 && w < g.W {
+						f((n*g.OH+p)*g.OW+q, (n*g.H+h)*g.W+w, a*g.KW+b)
 					}
 				}
 			}
@@ -45,29 +94,270 @@ func eachTap(g kernels.Conv, f func(y, x, tap int)) {
 
 func convForward(g kernels.Conv, x, w []float64) []float64 {
 	y := make([]float64, ySize(g))
-	eachTap(g, func(yi, xi, tap int) {
-		for c := range g.Cin {
-			for o := range g.Cout {
-				y[yi*g.Cout+o] += x[xi*g.Cin+c] * w[(tap*g.Cin+c)*g.Cout+o]
+	for n := range g.N {
+		eachTap(g, n, func(yi, xi, tap int) {
+			row := y[yi*g.Cout : (yi+1)*g.Cout]
+			for c := range g.Cin {
+				v, weights := x[xi*g.Cin+c], w[(tap*g.Cin+c)*g.Cout:]
+				for o := range row {
+					row[o] += v * weights[o]
+				}
 			}
-		}
-	})
+		})
+	}
 	return y
 }
 
-func convForwardCase(g kernels.Conv) Case {
-	return Case{Shape: convShape(g), Bytes: 4 * float64(xSize(g)+ySize(g)+wSize(g)), FLOPs: g.FLOPs(), Build: func(b *Builder) {
+func convBackwardData(g kernels.Conv, dy, w []float64) []float64 {
+	dx := make([]float64, xSize(g))
+	for n := range g.N {
+		eachTap(g, n, func(yi, xi, tap int) {
+			row := dy[yi*g.Cout : (yi+1)*g.Cout]
+			for c := range g.Cin {
+				weights := w[(tap*g.Cin+c)*g.Cout:]
+				for o := range row {
+					dx[xi*g.Cin+c] += row[o] * weights[o]
+				}
+			}
+		})
+	}
+	return dx
+}
+
+// convBackwardWeight writes the gradient of each shard at partial[shard·stride].
+func convBackwardWeight(g kernels.Conv, s kernels.Shards, partial []float64, stride int, dy, x []float64) {
+	for shard := range s.Count {
+		dw := partial[shard*stride : shard*stride+wSize(g)]
+		clear(dw)
+		for n := shard * s.Size; n < min(g.N, (shard+1)*s.Size); n++ {
+			eachTap(g, n, func(yi, xi, tap int) {
+				row := dy[yi*g.Cout : (yi+1)*g.Cout]
+				for c := range g.Cin {
+					v, sums := x[xi*g.Cin+c], dw[(tap*g.Cin+c)*g.Cout:]
+					for o := range row {
+						sums[o] += v * row[o]
+					}
+				}
+			})
+		}
+	}
+}
+
+// parts is what of an Epilogue a case has.
+type parts struct{ bias, perImage, residual, scale bool }
+
+func (p parts) String() string {
+	text := ""
+	for _, part := range []struct {
+		has  bool
+		name string
+	}{{p.bias, " +bias"}, {p.perImage, " +image"}, {p.residual, " +residual"}, {p.scale, " ·scale"}} {
+		if part.has {
+			text += part.name
+		}
+	}
+	return text
+}
+
+// epilogue makes the inputs of an epilogue over products of n images, `pixels` each, c channels; apply does it to a reference, and from is the
+// epilogue for a launch that begins with a later image.
+func epilogue(b *Builder, p parts, n, pixels, c int) (e kernels.Epilogue, apply func(y []float64) []float64, from func(image int) kernels.Epilogue) {
+	var bias, perImage, residual []float64
+	scale := 1.0
+	if p.bias {
+		bias = b.Normal(c)
+		e.Bias = b.In(bias)
+	}
+	if p.perImage {
+		e.PerImageStride = c + 16
+		perImage = b.Normal(n * e.PerImageStride)
+		e.PerImage = b.In(perImage)
+	}
+	if p.residual {
+		residual = b.Normal(n * pixels * c)
+		e.Residual = b.In(residual)
+	}
+	if p.scale {
+		scale = b.Round(0.5 + b.Rand().Float64())
+		e.Scale = scale
+	}
+	apply = func(y []float64) []float64 {
+		for i := range y {
+			image, channel := i/(pixels*c), i%c
+			if p.bias {
+				y[i] += bias[channel]
+			}
+			if p.perImage {
+				y[i] += perImage[image*e.PerImageStride+channel]
+			}
+			if p.residual {
+				y[i] += residual[i]
+			}
+			y[i] *= scale
+		}
+		return y
+	}
+	from = func(image int) kernels.Epilogue {
+		later := e
+		later.PerImage = b.Offset(e.PerImage, image*e.PerImageStride)
+		later.Residual = b.Offset(e.Residual, image*pixels*c)
+		return later
+	}
+	return e, apply, from
+}
+
+func convForwardCase(g kernels.Conv, p parts) Case {
+	return Case{Shape: convShape(g) + p.String(), Bytes: convBytes(g), FLOPs: g.FLOPs(), Build: func(b *Builder) {
 		x, w := b.Normal(xSize(g)), b.Normal(wSize(g))
-		y := b.Out("y", b.Want(ySize(g), func() []float64 { return convForward(g, x, w) }))
+		e, apply, from := epilogue(b, p, g.N, g.OH*g.OW, g.Cout)
+		y := b.Out("y", b.Want(ySize(g), func() []float64 { return apply(convForward(g, x, w)) }))
 		xp, wp := b.In(x), b.In(w)
-		b.Launch(func(q *kernels.Queue) { q.ConvForward(g, y, xp, wp, kernels.Epilogue{}) })
+		b.Launch(func(q *kernels.Queue) { q.ConvForward(g, y, xp, wp, e) })
+		if half := g.N / 2; half > 0 {
+			b.Again("in two launches", func(q *kernels.Queue) {
+				first, rest := images(g, half), images(g, g.N-half)
+				q.ConvForward(first, y, xp, wp, e)
+				q.ConvForward(rest, b.Offset(y, ySize(first)), b.Offset(xp, xSize(first)), wp, from(half))
+			})
+		}
 	}}
 }
 
-func convOps() []Op {
-	same := [4]int{1, 1, 1, 1}
-	return []Op{{
-		Name:  "conv_forward",
-		Cases: []Case{convForwardCase(conv(2, 9, 7, 5, 6, 3, 3, 1, same))},
+func convBackwardDataCase(g kernels.Conv, p parts) Case {
+	return Case{Shape: convShape(g) + p.String(), Bytes: convBytes(g), FLOPs: g.FLOPs(), Build: func(b *Builder) {
+		dy, w := b.Normal(ySize(g)), b.Normal(wSize(g))
+		e, apply, from := epilogue(b, p, g.N, g.H*g.W, g.Cin)
+		dx := b.Out("dx", b.Want(xSize(g), func() []float64 { return apply(convBackwardData(g, dy, w)) }))
+		dyp, wp := b.In(dy), b.In(w)
+		b.Launch(func(q *kernels.Queue) { q.ConvBackwardData(g, dx, dyp, wp, e) })
+		if half := g.N / 2; half > 0 {
+			b.Again("in two launches", func(q *kernels.Queue) {
+				first, rest := images(g, half), images(g, g.N-half)
+				q.ConvBackwardData(first, dx, dyp, wp, e)
+				q.ConvBackwardData(rest, b.Offset(dx, xSize(first)), b.Offset(dyp, ySize(first)), wp, from(half))
+			})
+		}
 	}}
+}
+
+// shardsOf is a division of n images of which the last shards are short or empty where n allows it.
+func shardsOf(n int) []kernels.Shards {
+	switch {
+	case n == 1:
+		return []kernels.Shards{{Count: 2, Size: 1}}
+	case n == 2:
+		return []kernels.Shards{{Count: 2, Size: 1}}
+	}
+	return []kernels.Shards{{Count: 4, Size: (n + 2) / 3}, {Count: 2, Size: n/2 + 1}}
+}
+
+// halves calls launch for the first half of the shards and for the rest: with the shards, the images before them and their own.
+func halves(s kernels.Shards, n int, launch func(first int, s kernels.Shards, before, n int)) {
+	half := s.Count / 2
+	before := min(n, half*s.Size)
+	launch(0, kernels.Shards{Count: half, Size: s.Size}, 0, before)
+	launch(half, kernels.Shards{Count: s.Count - half, Size: s.Size}, before, n-before)
+}
+
+func convBackwardWeightCase(g kernels.Conv, s kernels.Shards) Case {
+	shape := fmt.Sprintf("%s in %d shards of %d", convShape(g), s.Count, s.Size)
+	bytes := convBytes(g) + 4*float64((s.Count-1)*wSize(g))
+	return Case{Shape: shape, Bytes: bytes, FLOPs: g.FLOPs(), Build: func(b *Builder) {
+		x, dy := b.Normal(xSize(g)), b.Normal(ySize(g))
+		stride := (wSize(g) + 31) / 16 * 16
+		partial := b.Out("partial", b.Want(s.Count*stride, func() []float64 {
+			want := untouched(s.Count * stride)
+			convBackwardWeight(g, s, want, stride, dy, x)
+			return want
+		}))
+		xp, dyp := b.In(x), b.In(dy)
+		b.Launch(func(q *kernels.Queue) { q.ConvBackwardWeight(g, s, partial, int64(stride), dyp, xp) })
+		b.Again("in two launches of half of the shards", func(q *kernels.Queue) {
+			halves(s, g.N, func(first int, s kernels.Shards, before, n int) {
+				skip := images(g, before)
+				at := func(p gpu.Ptr, size int) gpu.Ptr { return b.Offset(p, size) }
+				q.ConvBackwardWeight(images(g, n), s, at(partial, first*stride), int64(stride), at(dyp, ySize(skip)), at(xp, xSize(skip)))
+			})
+		})
+	}}
+}
+
+// epilogues are the parts that layers combine, and all of them.
+var epilogues = []parts{{bias: true}, {bias: true, perImage: true}, {residual: true, scale: true}, {true, true, true, true}}
+
+// epilogueShapes have one product for each entry: tiles large and narrow, channels aligned and not, a stride.
+var epilogueShapes = []kernels.Conv{
+	conv(3, 7, 5, 48, 48, 3, 3, 1, one),
+	conv(3, 5, 7, 37, 37, 3, 3, 1, one),
+	conv(2, 7, 5, 16, 16, 3, 3, 1, one),
+	conv(3, 5, 7, 3, 3, 3, 3, 1, one),
+	conv(2, 8, 6, 16, 16, 3, 3, 2, rightBottom),
+	kernels.Linear(7, 32, 48),
+}
+
+func convOps() []Op {
+	var forward, data, weight, transpose []Case
+	for _, g := range slices.Concat(convShapes, linearShapes) {
+		forward = append(forward, convForwardCase(g, parts{}))
+		data = append(data, convBackwardDataCase(g, parts{}))
+		for _, s := range shardsOf(g.N) {
+			weight = append(weight, convBackwardWeightCase(g, s))
+		}
+	}
+	// More images than the shapes above, so that shards are of one image, short, or empty.
+	for _, s := range []kernels.Shards{{Count: 8, Size: 1}, {Count: 4, Size: 2}, {Count: 4, Size: 3}, {Count: 1, Size: 8}} {
+		weight = append(weight, convBackwardWeightCase(conv(7, 4, 3, 16, 48, 3, 3, 1, one), s))
+		weight = append(weight, convBackwardWeightCase(conv(7, 3, 5, 3, 5, 3, 3, 2, rightBottom), s))
+	}
+	for _, g := range epilogueShapes {
+		for _, p := range epilogues {
+			forward = append(forward, convForwardCase(g, p))
+			transpose = append(transpose, convBackwardDataCase(g, p))
+		}
+	}
+	// ScoreNet's way back: strides 1 and 2, an output padding of 0 and 1, which is one more row and column of x that no output sees.
+	for _, g := range []kernels.Conv{
+		conv(2, 9, 9, 3, 16, 3, 3, 2, none), conv(2, 10, 10, 16, 48, 3, 3, 2, none), conv(2, 8, 8, 1, 32, 3, 3, 1, none),
+		conv(1, 8, 10, 4, 6, 4, 4, 2, one),
+	} {
+		transpose = append(transpose, convBackwardDataCase(g, parts{bias: true}))
+	}
+	var benchForward, benchData, benchWeight []Case
+	for _, g := range networkConvs() {
+		benchForward = append(benchForward, convForwardCase(g, parts{bias: true}))
+		benchData = append(benchData, convBackwardDataCase(g, parts{}))
+		benchWeight = append(benchWeight, convBackwardWeightCase(g, kernels.Shards{Count: 8, Size: g.N / 8}))
+	}
+	return []Op{
+		{Name: "conv_forward", Cases: forward, Bench: benchForward},
+		{Name: "conv_backward_data", Cases: data, Bench: benchData},
+		{Name: "conv_backward_weight", Cases: weight, Bench: benchWeight},
+		{Name: "conv_transpose", Cases: transpose},
+	}
+}
+
+// networkConvs are the convolutions and linear layers of the quickstart network at batch 32, and of cifar10-ddpm at batch 16.
+func networkConvs() []kernels.Conv {
+	const small, large = 32, 16
+	return []kernels.Conv{
+		conv(small, 28, 28, 1, 32, 3, 3, 1, one),
+		conv(small, 28, 28, 32, 32, 3, 3, 1, one),
+		conv(small, 28, 28, 64, 32, 3, 3, 1, one),
+		conv(small, 28, 28, 64, 32, 1, 1, 1, none),
+		conv(small, 28, 28, 32, 32, 3, 3, 2, one),
+		conv(small, 28, 28, 32, 1, 3, 3, 1, one),
+		conv(small, 14, 14, 32, 32, 3, 3, 1, one),
+		conv(small, 7, 7, 64, 64, 3, 3, 1, one),
+		kernels.Linear(small, 128, 64),
+		conv(large, 32, 32, 3, 128, 3, 3, 1, one),
+		conv(large, 32, 32, 128, 128, 3, 3, 1, one),
+		conv(large, 32, 32, 256, 128, 3, 3, 1, one),
+		conv(large, 32, 32, 128, 128, 3, 3, 2, rightBottom),
+		conv(large, 32, 32, 128, 3, 3, 3, 1, one),
+		conv(large, 16, 16, 256, 256, 3, 3, 1, one),
+		conv(large, 16, 16, 512, 256, 3, 3, 1, one),
+		conv(large, 16, 16, 256, 256, 1, 1, 1, none),
+		conv(large, 4, 4, 256, 256, 3, 3, 1, one),
+		kernels.Linear(large, 512, 512),
+	}
 }

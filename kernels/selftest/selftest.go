@@ -51,6 +51,10 @@ func All() []Op {
 		diffusionOps(),
 		embeddingOps(),
 		optimizerOps(),
+		normOps(),
+		elementOps(),
+		resampleOps(),
+		reduceOps(),
 	)
 }
 

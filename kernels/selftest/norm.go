@@ -1,0 +1,243 @@
+package selftest
+
+import (
+	"fmt"
+	"math"
+
+	"ddgpu/gpu"
+	"ddgpu/kernels"
+)
+
+// normCase is a group normalisation with what is fused into it.
+type normCase struct {
+	kernels.Norm
+	scaleShift bool
+}
+
+func (c normCase) String() string {
+	text := fmt.Sprintf("%d×%d×%d g%d", c.N, c.HW, c.C, c.Groups)
+	if c.SiLU {
+		text += " silu"
+	}
+	if c.scaleShift {
+		text += " scale-shift"
+	}
+	return text
+}
+
+func (c normCase) size() int   { return c.N * c.HW * c.C }
+func (c normCase) stride() int { return 2*c.C + 16 }
+
+// images is the same normalisation over n images.
+func (c normCase) images(n int) kernels.Norm {
+	g := c.Norm
+	g.N = n
+	return g
+}
+
+func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
+
+// normInputs are the inputs of a case. The mean of x is far from 0, which a variance computed as E[x²] − E[x]² does not survive.
+type normInputs struct {
+	x, gamma, beta, scaleShift, dy []float64
+}
+
+func (c normCase) inputs(b *Builder) normInputs {
+	in := normInputs{x: b.Normal(c.size()), gamma: b.Normal(c.C), beta: b.Normal(c.C), dy: b.Normal(c.size())}
+	for i := range in.x {
+		in.x[i] = b.Round(4 + 1.5*in.x[i])
+	}
+	for i := range in.gamma {
+		in.gamma[i] = b.Round(1 + 0.5*in.gamma[i])
+	}
+	if c.scaleShift {
+		in.scaleShift = b.Normal(c.N * c.stride())
+	}
+	return in
+}
+
+// affine is g and b of v = xhat·g + b for a channel of an image, and 1 + scale.
+func (c normCase) affine(in normInputs, n, channel int) (g, b, scale1 float64) {
+	g, b, scale1 = in.gamma[channel], in.beta[channel], 1
+	if c.scaleShift {
+		scale1 += in.scaleShift[n*c.stride()+channel]
+		g, b = g*scale1, b*scale1+in.scaleShift[n*c.stride()+c.C+channel]
+	}
+	return g, b, scale1
+}
+
+// group calls f with the index in x and the channel of every value of a group of an image.
+func (c normCase) group(n, group int, f func(i, channel int)) {
+	width := c.C / c.Groups
+	for p := range c.HW {
+		for k := group * width; k < (group+1)*width; k++ {
+			f((n*c.HW+p)*c.C+k, k)
+		}
+	}
+}
+
+// stats is mean and rstd of each group, [N][Groups][2].
+func (c normCase) stats(x []float64) []float64 {
+	stats := make([]float64, c.N*c.Groups*2)
+	m := float64(c.HW * c.C / c.Groups)
+	for n := range c.N {
+		for group := range c.Groups {
+			var sum, squares float64
+			c.group(n, group, func(i, _ int) { sum += x[i] })
+			mean := sum / m
+			c.group(n, group, func(i, _ int) { squares += (x[i] - mean) * (x[i] - mean) })
+			at := (n*c.Groups + group) * 2
+			stats[at], stats[at+1] = mean, 1/math.Sqrt(squares/m+c.Eps)
+		}
+	}
+	return stats
+}
+
+func (c normCase) forward(in normInputs) []float64 {
+	y, stats := make([]float64, c.size()), c.stats(in.x)
+	for n := range c.N {
+		for group := range c.Groups {
+			s := stats[(n*c.Groups+group)*2:]
+			c.group(n, group, func(i, channel int) {
+				g, b, _ := c.affine(in, n, channel)
+				v := (in.x[i]-s[0])*s[1]*g + b
+				if c.SiLU {
+					v *= sigmoid(v)
+				}
+				y[i] = v
+			})
+		}
+	}
+	return y
+}
+
+// backward follows the header of groupnorm.cu.
+func (c normCase) backward(in normInputs) (dx, dGammaBeta, dScaleShift []float64) {
+	dx, dGammaBeta, dScaleShift = make([]float64, c.size()), make([]float64, c.N*2*c.C), untouched(c.N*c.stride())
+	stats, dv := c.stats(in.x), make([]float64, c.size())
+	m := float64(c.HW * c.C / c.Groups)
+	for n := range c.N {
+		sumA, sumB := make([]float64, c.C), make([]float64, c.C)
+		for group := range c.Groups {
+			s := stats[(n*c.Groups+group)*2:]
+			var meanA, meanB float64
+			c.group(n, group, func(i, channel int) {
+				g, b, _ := c.affine(in, n, channel)
+				xhat := (in.x[i] - s[0]) * s[1]
+				dv[i] = in.dy[i]
+				if v := xhat*g + b; c.SiLU {
+					dv[i] *= sigmoid(v) * (1 + v*(1-sigmoid(v)))
+				}
+				sumA[channel] += dv[i] * xhat
+				sumB[channel] += dv[i]
+				meanA += dv[i] * g * xhat / m
+				meanB += dv[i] * g / m
+			})
+			c.group(n, group, func(i, channel int) {
+				g, _, _ := c.affine(in, n, channel)
+				dx[i] = s[1] * (dv[i]*g - meanB - (in.x[i]-s[0])*s[1]*meanA)
+			})
+		}
+		for k := range c.C {
+			_, _, scale1 := c.affine(in, n, k)
+			dGammaBeta[n*2*c.C+k], dGammaBeta[(n*2+1)*c.C+k] = sumA[k]*scale1, sumB[k]*scale1
+			dScaleShift[n*c.stride()+k], dScaleShift[n*c.stride()+c.C+k] = in.gamma[k]*sumA[k]+in.beta[k]*sumB[k], sumB[k]
+		}
+	}
+	return dx, dGammaBeta, dScaleShift
+}
+
+// scaleShiftIn is the device memory of scaleShift, none where the case has none.
+func (c normCase) scaleShiftIn(b *Builder, in normInputs) gpu.Ptr {
+	if !c.scaleShift {
+		return 0
+	}
+	return b.In(in.scaleShift)
+}
+
+func normForwardCase(c normCase) Case {
+	return Case{Shape: c.String(), Bytes: 8 * float64(c.size()), FLOPs: 8 * float64(c.size()), Build: func(b *Builder) {
+		in := c.inputs(b)
+		y := b.Out("y", b.Want(c.size(), func() []float64 { return c.forward(in) }))
+		stats := b.Out("stats", b.Want(c.N*c.Groups*2, func() []float64 { return c.stats(in.x) }))
+		x, gamma, beta, scaleShift := b.In(in.x), b.In(in.gamma), b.In(in.beta), c.scaleShiftIn(b, in)
+		b.Launch(func(q *kernels.Queue) { q.GroupNormForward(c.Norm, y, stats, x, gamma, beta, scaleShift, c.stride()) })
+		if half := c.N / 2; half > 0 {
+			b.Again("in two launches", func(q *kernels.Queue) {
+				skip := half * c.HW * c.C
+				q.GroupNormForward(c.images(half), y, stats, x, gamma, beta, scaleShift, c.stride())
+				q.GroupNormForward(c.images(c.N-half), b.Offset(y, skip), b.Offset(stats, half*c.Groups*2), b.Offset(x, skip), gamma, beta,
+					b.Offset(scaleShift, half*c.stride()), c.stride())
+			})
+		}
+	}}
+}
+
+func normBackwardCase(c normCase) Case {
+	return Case{Shape: c.String(), Bytes: 12 * float64(c.size()), FLOPs: 16 * float64(c.size()), Build: func(b *Builder) {
+		in := c.inputs(b)
+		var want struct{ dx, dGammaBeta, dScaleShift []float64 }
+		wantOf := func(n int, v *[]float64) []float64 {
+			return b.Want(n, func() []float64 {
+				if want.dx == nil {
+					want.dx, want.dGammaBeta, want.dScaleShift = c.backward(in)
+				}
+				return *v
+			})
+		}
+		dx := b.Out("dx", wantOf(c.size(), &want.dx))
+		dGammaBeta := b.Out("dγ, dβ", wantOf(c.N*2*c.C, &want.dGammaBeta))
+		var dScaleShift gpu.Ptr
+		if c.scaleShift {
+			dScaleShift = b.Out("dscale, dshift", wantOf(c.N*c.stride(), &want.dScaleShift))
+		}
+		dy, x, gamma, beta, scaleShift := b.In(in.dy), b.In(in.x), b.In(in.gamma), b.In(in.beta), c.scaleShiftIn(b, in)
+		stats := b.In(c.stats(in.x))
+		b.Launch(func(q *kernels.Queue) {
+			q.GroupNormBackward(c.Norm, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift, c.stride(), stats)
+		})
+		if half := c.N / 2; half > 0 {
+			b.Again("in two launches", func(q *kernels.Queue) {
+				skip, skipRow := half*c.HW*c.C, half*c.stride()
+				q.GroupNormBackward(c.images(half), dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift, c.stride(), stats)
+				q.GroupNormBackward(c.images(c.N-half), b.Offset(dx, skip), b.Offset(dGammaBeta, half*2*c.C), b.Offset(dScaleShift, skipRow),
+					b.Offset(dy, skip), b.Offset(x, skip), gamma, beta, b.Offset(scaleShift, skipRow), c.stride(), b.Offset(stats, half*c.Groups*2))
+			})
+		}
+	}}
+}
+
+func normOps() []Op {
+	// Groups of one channel, of all, of widths that are no multiple of a vector; more channels than a block takes; few and many pixels.
+	var forward, backward []Case
+	for _, s := range [][4]int{ // N, HW, C, groups
+		{2, 35, 12, 3}, {2, 49, 16, 4}, {1, 12, 6, 6}, {3, 30, 12, 3}, {2, 15, 9, 1}, {2, 64, 96, 8}, {3, 3, 32, 8}, {1, 100, 32, 32},
+		{2, 70, 48, 3}, {2, 33, 17, 17}, {1, 289, 5, 1}, {2, 16, 264, 33}, {1, 9, 640, 2}, {1, 7, 1100, 1},
+	} {
+		for _, silu := range []bool{false, true} {
+			for _, scaleShift := range []bool{false, true} {
+				c := normCase{kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: silu}, scaleShift}
+				if s[2] > 256 && silu != scaleShift {
+					continue
+				}
+				forward = append(forward, normForwardCase(c))
+				backward = append(backward, normBackwardCase(c))
+			}
+		}
+	}
+	// A large ε, which the statistics of nearly constant groups depend on.
+	forward = append(forward, normForwardCase(normCase{kernels.Norm{N: 1, HW: 20, C: 8, Groups: 2, Eps: 0.5}, false}))
+	var benchForward, benchBackward []Case
+	for _, s := range [][4]int{
+		{32, 784, 32, 8}, {32, 784, 64, 8}, {32, 196, 32, 8}, {32, 49, 64, 8},
+		{16, 1024, 128, 32}, {16, 1024, 256, 32}, {16, 256, 256, 32}, {16, 256, 512, 32}, {16, 16, 512, 32},
+	} {
+		c := normCase{kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: true}, false}
+		benchForward = append(benchForward, normForwardCase(c))
+		benchBackward = append(benchBackward, normBackwardCase(c))
+	}
+	return []Op{
+		{Name: "groupnorm_forward", Cases: forward, Bench: benchForward},
+		{Name: "groupnorm_backward", Cases: backward, Bench: benchBackward},
+	}
+}
