@@ -67,37 +67,3 @@ func TestLauncherThatForgotAnArgument(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-
-func TestConvSmoke(t *testing.T) {
-	onDevice(t, "host", F32, func(d *gpu.Device, q *Queue) {
-		g := Conv{N: 2, H: 5, W: 5, Cin: 3, Cout: 7, KH: 3, KW: 3, Stride: 1, PadTop: 1, PadLeft: 1, OH: 5, OW: 5}
-		x, y := make([]float32, 2*25*3), make([]float32, 2*25*7)
-		w := make([]float32, 9*3*7)
-		for i := range x {
-			x[i] = 1
-		}
-		for i := range w {
-			w[i] = 1
-		}
-		var p [3]gpu.Ptr
-		for i, b := range [][]byte{gpu.Bytes(x), gpu.Bytes(y), gpu.Bytes(w)} {
-			var err error
-			if p[i], err = d.Alloc("test", int64(len(b))); err != nil {
-				t.Fatal(err)
-			}
-			if err := d.Write(p[i], b); err != nil {
-				t.Fatal(err)
-			}
-		}
-		q.ConvForward(g, p[1], p[0], p[2], Epilogue{})
-		if err := q.Stream().Sync(); err != nil {
-			t.Fatal(err)
-		}
-		if err := d.Read(gpu.Bytes(y), p[1]); err != nil {
-			t.Fatal(err)
-		}
-		if y[0] != 12 || y[(5+1)*7] != 27 {
-			t.Errorf("got %v, %v", y[0], y[6*7])
-		}
-	})
-}

@@ -1,14 +1,17 @@
 package selftest
 
 import (
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"ddgpu/gpu"
 	"ddgpu/kernels"
 )
 
-// runOn runs the selftest on the first device of a spec.
-func runOn(t *testing.T, spec string, r kernels.Real, o Options) []Result {
+// onDevice runs f with the first device of a spec.
+func onDevice(t *testing.T, spec string, f func(d *gpu.Device) error) {
 	t.Helper()
 	m, err := gpu.Open(spec)
 	if err != nil {
@@ -19,10 +22,18 @@ func runOn(t *testing.T, spec string, r kernels.Real, o Options) []Result {
 			t.Error(err)
 		}
 	}()
-	results, err := Run(m.Devices[0], r, o)
-	if err != nil {
-		t.Fatalf("%s %v: %v", spec, r, err)
+	if err := f(m.Devices[0]); err != nil {
+		t.Fatalf("%s: %v", spec, err)
 	}
+}
+
+// run runs the selftest; what does not pass fails the test.
+func run(t *testing.T, spec string, r kernels.Real, o Options) (results []Result) {
+	t.Helper()
+	onDevice(t, spec, func(d *gpu.Device) (err error) {
+		results, err = Run(d, r, o)
+		return err
+	})
 	for _, result := range results {
 		if !result.Pass() {
 			t.Errorf("%s %v: %v", spec, r, result)
@@ -31,6 +42,164 @@ func runOn(t *testing.T, spec string, r kernels.Real, o Options) []Result {
 	return results
 }
 
-func TestKernels(t *testing.T) {
-	runOn(t, "host", kernels.F32, Options{})
+// Every operation in the CPU's configuration: against the references, divided otherwise, and with any number of threads to the same bits.
+func TestHostTiles(t *testing.T) {
+	o := Options{Seed: rand.Uint64(), Short: testing.Short()}
+	same(t, run(t, "host", kernels.F32, o), run(t, "host,threads=3,order=reverse,lazy", kernels.F32, o), "three threads")
+}
+
+// Every operation in the GPU's configuration, on fibers, in every order of the threads: against the references, and to the same bits.
+func TestGPUTiles(t *testing.T) {
+	for _, r := range []kernels.Real{kernels.F32, kernels.F64} {
+		t.Run(r.String(), func(t *testing.T) {
+			o := Options{Seed: rand.Uint64(), Short: testing.Short()}
+			forward := run(t, "host,tiles=gpu", r, o)
+			for _, order := range []string{"reverse", "ahead", "random:17"} {
+				same(t, forward, run(t, "host,tiles=gpu,order="+order, r, o), order)
+			}
+		})
+	}
+}
+
+func same(t *testing.T, want, got []Result, what string) {
+	t.Helper()
+	if len(want) != len(got) {
+		t.Fatalf("%d results, with %s %d", len(want), what, len(got))
+	}
+	for i, w := range want {
+		if got[i].Hash != w.Hash {
+			t.Errorf("%s %s: other bits with %s (seed %d)", w.Op, w.Shape, what, w.Seed)
+		}
+	}
+}
+
+func TestEveryKernelIsCovered(t *testing.T) {
+	results := run(t, "host", kernels.F32, Options{})
+	// Kernels with tests of their own beside them.
+	elsewhere := []string{"dropout", "timestep_embedding", "embedding_forward", "embedding_backward", "noise_add", "loss", "square_sum", "grad_norm",
+		"adam", "sample_start", "sample_time", "sample_update"}
+	for _, name := range Missing(results) {
+		if !slices.Contains(elsewhere, name) {
+			t.Errorf("no operation launches %s", name)
+		}
+	}
+	var table strings.Builder
+	if err := ShowCoverage(&table, results); err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Count(table.String(), "\n"); lines != 1+len(kernels.Declared()) {
+		t.Errorf("the table has %d lines for %d kernels:\n%s", lines, len(kernels.Declared()), table.String())
+	}
+	if all := Missing(nil); len(all) != len(kernels.Declared()) {
+		t.Errorf("without results %d kernels of %d are missing", len(all), len(kernels.Declared()))
+	}
+}
+
+// The seed alone decides the inputs, whichever other cases run.
+func TestSeed(t *testing.T) {
+	one := run(t, "host", kernels.F32, Options{Seed: 1})
+	onlyAdd := func(name string) bool { return name == "add" }
+	alone := run(t, "host", kernels.F32, Options{Seed: 1, Match: onlyAdd})
+	other := run(t, "host", kernels.F32, Options{Seed: 2, Match: onlyAdd})
+	if len(alone) == 0 || len(alone) != len(other) {
+		t.Fatalf("%d and %d results", len(alone), len(other))
+	}
+	for _, r := range one {
+		for i := range alone {
+			if r.Op == alone[i].Op && r.Shape == alone[i].Shape && r.Hash != alone[i].Hash {
+				t.Errorf("%s %s: other inputs when it runs alone", r.Op, r.Shape)
+			}
+		}
+	}
+	for i := range alone {
+		if alone[i].Hash == other[i].Hash {
+			t.Errorf("%s %s: the same inputs for another seed", alone[i].Op, alone[i].Shape)
+		}
+	}
+}
+
+// What a wrong kernel does must show: each case below is wrong in one way.
+func TestSeesWhatIsWrong(t *testing.T) {
+	const n = 1000
+	add := func(b *Builder, want func(i int, sum float64) float64, launch func(q *kernels.Queue, y, x, z gpu.Ptr)) (y, x, z gpu.Ptr) {
+		a, c := b.Normal(n), b.Normal(n)
+		sums := make([]float64, n)
+		for i := range sums {
+			sums[i] = want(i, a[i]+c[i])
+		}
+		y, x, z = b.Out("y", sums), b.In(a), b.In(c)
+		b.Launch(func(q *kernels.Queue) { launch(q, y, x, z) })
+		return y, x, z
+	}
+	right := func(_ int, sum float64) float64 { return sum }
+	rightly := func(q *kernels.Queue, y, x, z gpu.Ptr) { q.Add(n, y, x, z) }
+	for _, c := range []struct {
+		what, problem string
+		build         func(b *Builder)
+	}{
+		{"nothing", "", func(b *Builder) { add(b, right, rightly) }},
+		{"one value of a thousand off by 1e-3", "", func(b *Builder) {
+			add(b, func(i int, sum float64) float64 {
+				if i == 7 {
+					sum += 1e-3
+				}
+				return sum
+			}, rightly)
+		}},
+		{"one value not written", "", func(b *Builder) {
+			add(b, right, func(q *kernels.Queue, y, x, z gpu.Ptr) { q.Add(n-1, y, x, z) })
+		}},
+		{"one value too many", "wrote 4000 bytes from the start of y, which has 4000", func(b *Builder) {
+			add(b, right, func(q *kernels.Queue, y, x, z gpu.Ptr) { q.Add(n+1, y, x, z) })
+		}},
+		{"one value before", "wrote -4 bytes from the start of y", func(b *Builder) {
+			add(b, right, func(q *kernels.Queue, y, x, z gpu.Ptr) {
+				q.Add(n, y, x, z)
+				q.Add(1, y-4, x, z)
+			})
+		}},
+		{"an input read too far", "", func(b *Builder) {
+			add(b, right, func(q *kernels.Queue, y, x, z gpu.Ptr) { q.Add(n, y, x+4, z) })
+		}},
+		{"an input changed", "changed an input", func(b *Builder) {
+			add(b, right, func(q *kernels.Queue, y, x, z gpu.Ptr) {
+				q.Add(n, y, x, z)
+				q.Add(1, x, x, x)
+			})
+		}},
+		{"a value written that must stay", "", func(b *Builder) {
+			add(b, func(i int, sum float64) float64 {
+				if i == 3 {
+					return untouched(1)[0]
+				}
+				return sum
+			}, rightly)
+		}},
+		{"other bits", "y has other bits in reverse", func(b *Builder) {
+			y, x, _ := add(b, right, rightly)
+			b.Again("in reverse", func(q *kernels.Queue) { q.Add(n, y, x, x) })
+		}},
+		{"no output", "no output", func(b *Builder) { b.In(b.Normal(1)) }},
+	} {
+		onDevice(t, "host", func(d *gpu.Device) error {
+			return onQueue(d, kernels.F32, func(q *kernels.Queue) error {
+				r, err := runCase(d, q, c.what, Case{Shape: "1", Build: c.build}, 5)
+				if r.Pass() != (c.what == "nothing") || !strings.Contains(r.Problem, c.problem) {
+					t.Errorf("%s: %v", c.what, r)
+				}
+				return err
+			})
+		})
+	}
+}
+
+// A launch that the device refuses is an error of the run that names the case.
+func TestLaunchError(t *testing.T) {
+	onDevice(t, "host,fault=launch:3", func(d *gpu.Device) error {
+		results, err := Run(d, kernels.F32, Options{Seed: 9})
+		if err == nil || !strings.Contains(err.Error(), "selftest of "+All()[0].Name) || !strings.Contains(err.Error(), "seed 9") {
+			t.Errorf("got %v after %d results", err, len(results))
+		}
+		return nil
+	})
 }
