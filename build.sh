@@ -133,7 +133,7 @@ environment() {
   [ -s build/host/current ] || fail "nothing built yet: run ./build.sh"
   echo "export CGO_ENABLED=1"
   echo "export CC=$clang"
-  echo "export CGO_CFLAGS='-O2 -g -I$root/gpu/driver'"
+  echo "export CGO_CFLAGS='-O2 -g -Wno-deprecated-declarations -I$root/gpu/driver'"
   echo "export CGO_LDFLAGS='-O2 -g -L$root/build/host/$(cat build/host/current) -static-libgcc'"
 }
 
