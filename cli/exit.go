@@ -6,6 +6,11 @@ import (
 	"syscall"
 
 	"ddgpu/diffusion"
+	"ddgpu/diffusion/checkpoint"
+	"ddgpu/diffusion/data"
+	"ddgpu/diffusion/safetensors"
+	"ddgpu/gpu"
+	"ddgpu/gpu/driver"
 )
 
 // The exit codes that a launcher or a script can act on.
@@ -31,6 +36,16 @@ func usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
+// preemptedError is a training that was asked to stop and can go on.
+type preemptedError struct {
+	step       int64
+	checkpoint string
+}
+
+func (e *preemptedError) Error() string {
+	return fmt.Sprintf("stopped after step %d and saved %s: the same command continues", e.step, e.checkpoint)
+}
+
 // exitRules is the one place where errors become exit codes. The first rule that matches counts.
 var exitRules = []struct {
 	code  int
@@ -38,7 +53,17 @@ var exitRules = []struct {
 }{
 	{exitUsage, is[usageError]},
 	{exitUsage, is[*diffusion.ConfigError]},
-	{exitError, func(err error) bool { return errors.Is(err, syscall.ENOSPC) }},
+	{exitError, func(err error) bool { return errors.Is(err, syscall.ENOSPC) }}, // whatever was being written
+	{exitPreempted, is[*preemptedError]},
+	{exitHang, is[*hangError]},
+	{exitBadData, is[*data.Error]},
+	{exitBadData, is[*checkpoint.Error]},
+	{exitBadData, is[*safetensors.FormatError]},
+	{exitBadData, is[npyError]},
+	{exitOutOfMemory, func(err error) bool { return errors.Is(err, driver.OutOfMemory) }},
+	{exitDeviceFault, is[*gpu.Error]},
+	{exitDeviceFault, is[*driver.OpenError]},
+	{exitDeviceFault, is[driver.Result]},
 }
 
 func exitCode(err error) int {

@@ -36,6 +36,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
+			devicesCommand(),
 			configCommand(),
 		},
 		Description: `Start with

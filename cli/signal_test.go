@@ -10,22 +10,21 @@ import (
 	"time"
 )
 
-// TestMain runs, in a process of its own, a training that never finishes its step, when TestSecondSignalEndsAtOnce asks for it.
-func TestMain(m *testing.M) {
-	if os.Getenv("DDGPU_TEST_NEVER_FINISH") != "" {
-		ctx, release := interruptible(func() { fmt.Println("finishing the step") })
-		defer release()
-		fmt.Println("training")
-		<-ctx.Done()
-		time.Sleep(time.Hour)
-	}
-	os.Exit(m.Run())
+// neverFinish makes a process of this test a training that never finishes its step.
+const neverFinish = "DDGPU_TEST_NEVER_FINISH"
+
+func trainForever() {
+	ctx, release := interruptible(func() { fmt.Println("finishing the step") })
+	defer release()
+	fmt.Println("training")
+	<-ctx.Done()
+	time.Sleep(time.Hour)
 }
 
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		child := exec.Command(os.Args[0])
-		child.Env = append(os.Environ(), "DDGPU_TEST_NEVER_FINISH=1")
+		child.Env = append(os.Environ(), neverFinish+"=1")
 		out, err := child.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)

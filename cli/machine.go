@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"ddgpu/gpu"
+	"ddgpu/gpu/driver"
+)
+
+// devicesFlag chooses the devices that a command runs on.
+func devicesFlag() cli.Flag {
+	return &cli.StringFlag{Name: "devices", Value: "auto", EnvVars: []string{"DDGPU_DEVICES"},
+		Usage: "`SPEC`: auto, cuda[:0,1], or host[:N][,memory=64MiB][,threads=N]"}
+}
+
+// deviceSpec is the value of --devices, checked without opening anything.
+func deviceSpec(c *cli.Context) (driver.Spec, error) {
+	spec, err := driver.ParseSpec(c.String("devices"))
+	if err != nil {
+		return spec, usageError{err}
+	}
+	return spec, nil
+}
+
+// openMachine opens the devices of --devices and passes on, on stderr, what the user should know about the choice.
+func openMachine(c *cli.Context) (*gpu.Machine, error) {
+	if _, err := deviceSpec(c); err != nil {
+		return nil, err
+	}
+	m, err := gpu.Open(c.String("devices"))
+	if err != nil {
+		if m != nil {
+			err = errors.Join(err, m.Close())
+		}
+		return nil, fmt.Errorf("opening devices: %w", err)
+	}
+	if m.Notice != "" {
+		fmt.Fprintln(c.App.ErrWriter, "ddgpu: "+m.Notice)
+	}
+	return m, nil
+}
+
+// withMachine runs f on the devices of --devices and closes them.
+func withMachine(c *cli.Context, f func(m *gpu.Machine) error) error {
+	m, err := openMachine(c)
+	if err != nil {
+		return err
+	}
+	return join(f(m), m.Close())
+}
+
+// join is err, or what followed it where that alone failed: after an error, a failing clean-up says nothing new.
+func join(err, after error) error {
+	if err != nil {
+		return err
+	}
+	return after
+}
