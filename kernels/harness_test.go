@@ -1,0 +1,173 @@
+package kernels_test
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+
+	"ddgpu/diffusion/safetensors"
+	"ddgpu/gpu"
+	"ddgpu/kernels"
+)
+
+// The configurations of the host device.
+var tiles = []string{"host", "host,tiles=gpu"}
+
+// harness is memory and a queue on one device.
+type harness struct {
+	*kernels.Queue
+	t *testing.T
+	d *gpu.Device
+}
+
+// withKernels runs f on the first device of a spec, in its Do.
+func withKernels(t *testing.T, spec string, r kernels.Real, f func(h *harness)) {
+	t.Helper()
+	m, err := gpu.Open(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	d := m.Devices[0]
+	err = d.Do(func() error {
+		l, err := kernels.Load(d, r)
+		if err != nil {
+			return err
+		}
+		s, err := d.NewStream()
+		if err != nil {
+			return err
+		}
+		f(&harness{l.NewQueue(s), t, d})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// bytes is device memory that holds v.
+func (h *harness) bytes(v []byte) gpu.Ptr {
+	p, err := h.d.Alloc("test", int64(len(v)))
+	if err == nil {
+		err = h.d.Write(p, v)
+	}
+	if err != nil {
+		h.t.Error(err)
+	}
+	return p
+}
+
+// reals is device memory that holds v in the queue's number type.
+func (h *harness) reals(v []float64) gpu.Ptr {
+	if h.Real() == kernels.F64 {
+		return h.bytes(gpu.Bytes(v))
+	}
+	f := make([]float32, len(v))
+	for i, x := range v {
+		f[i] = float32(x)
+	}
+	return h.bytes(gpu.Bytes(f))
+}
+
+// poison is device memory of n NaNs.
+func (h *harness) poison(n int) gpu.Ptr {
+	v := make([]float64, n)
+	for i := range v {
+		v[i] = math.NaN()
+	}
+	return h.reals(v)
+}
+
+func (h *harness) state(s kernels.StepState) gpu.Ptr {
+	return h.bytes(gpu.Bytes([]kernels.StepState{s}))
+}
+
+// read waits for the queue and returns n reals.
+func (h *harness) read(p gpu.Ptr, n int) []float64 {
+	b := make([]byte, int64(n)*h.Real().Size())
+	for _, err := range []error{h.Err(), h.Stream().Sync(), h.d.Read(b, p)} {
+		if err != nil {
+			h.t.Error(err)
+		}
+	}
+	if h.Real() == kernels.F64 {
+		return gpu.Values[float64](b)
+	}
+	v := make([]float64, n)
+	for i, x := range gpu.Values[float32](b) {
+		v[i] = float64(x)
+	}
+	return v
+}
+
+// near compares v with want by ‖Δ‖/‖want‖.
+func near(t *testing.T, what string, v, want []float64, bound float64) {
+	t.Helper()
+	var difference, norm float64
+	for i := range want {
+		difference += (v[i] - want[i]) * (v[i] - want[i])
+		norm += want[i] * want[i]
+	}
+	if e := math.Sqrt(difference / norm); !(e <= bound) {
+		t.Errorf("%s: error %.2g, bound %.0e", what, e, bound)
+	}
+}
+
+func bound(r kernels.Real) float64 {
+	if r == kernels.F64 {
+		return 1e-12
+	}
+	return 1e-5
+}
+
+// golden calls f for every case of a golden file whose operation starts with op, with its attributes decoded into c.
+func golden[C any](t *testing.T, file, op string, f func(name string, c C, values func(array string) []float64)) {
+	t.Helper()
+	vectors, err := safetensors.Open("../testdata/golden/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := vectors.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	cases := 0
+	for name, text := range vectors.Metadata {
+		var c C
+		var kind struct{ Op string }
+		if !strings.HasPrefix(text, "{") {
+			continue
+		}
+		if err := json.Unmarshal([]byte(text), &kind); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(kind.Op, op) {
+			continue
+		}
+		if err := json.Unmarshal([]byte(text), &c); err != nil {
+			t.Fatal(err)
+		}
+		cases++
+		f(name, c, func(array string) []float64 {
+			tensor, err := vectors.Read(name + "." + array)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, err := tensor.Float64s()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v
+		})
+	}
+	if cases == 0 {
+		t.Errorf("%s has no %s", file, op)
+	}
+}
