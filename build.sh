@@ -1,53 +1,121 @@
 #!/usr/bin/env bash
-# The one door: ./build.sh [deps|build|env|test|train|lint|bench|ptx-check|gpu-check|help], build by default.
+# The one door to ddgpu: ./build.sh WORD, explained by usage() below. Settings: DDGPU_CLANG (clang-19), DDGPU_NVCC (none).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$PWD
 
-packages="clang-19 libclang-rt-19-dev libboost-context-dev ninja-build g++"
+usage() {
+  cat <<'USAGE'
+usage: ./build.sh [WORD] [ARGUMENTS]
+  deps       install what a build needs and is missing, with apt; not as root: print the command
+  build      build the driver library, the kernels and bin/ddgpu (the default)
+  train      build, then train the quickstart preset on the bundled images: bin/ddgpu train --preset quickstart ARGUMENTS
+  test       build, then run every test; needs no GPU
+  lint       golangci-lint, clang-format and shellcheck over the tree
+  bench      build, then time every operation: bin/ddgpu bench ARGUMENTS
+  ptx-check  build, then assemble the kernels for sm_70 ... sm_90: registers, shared memory, spills, blocks; needs no GPU
+  gpu-check  build, then check and time the kernels on the GPU, on the host device where there is none
+  env        print what plain go build, go test and editors need: eval "$(./build.sh env)"
+  help       this text
+DDGPU_CLANG names another clang; DDGPU_NVCC names an nvcc that compiles the kernels to PTX in place of clang.
+USAGE
+}
+
 clang=${DDGPU_CLANG:-clang-19}
+golangci_lint_version=v2.12.2
 
-fail() { echo "build.sh: $*" >&2; exit 1; }
+fail() {
+  echo "build.sh: $*" >&2
+  exit 1
+}
 
-missing_packages() {
-  command -v "$clang" >/dev/null || echo clang-19
+# --- what is installed
+
+# Installs Debian packages as root, otherwise prints the command that does.
+install_packages() {
+  [ $# = 0 ] && return
+  local command="apt-get install -y --no-install-recommends $*" log
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    fail "missing: $*; install with: sudo $command"
+  fi
+  echo "installing $*" >&2
+  log=$(mktemp)
+  # shellcheck disable=SC2086 # a list of words
+  if ! { apt-get update -q && DEBIAN_FRONTEND=noninteractive $command; } >"$log" 2>&1; then
+    cat "$log" >&2
+    rm -f "$log"
+    fail "'$command' failed"
+  fi
+  rm -f "$log"
+}
+
+# needs TOOL PACKAGE: prints PACKAGE where TOOL is missing.
+needs() { command -v "$1" >/dev/null || echo "$2"; }
+
+build_packages() {
+  needs "$clang" clang-19
   [ -e "$("$clang" -print-resource-dir 2>/dev/null)/lib/linux/libclang_rt.asan-$(uname -m).a" ] || echo libclang-rt-19-dev
   [ -e /usr/include/boost/context/detail/fcontext.hpp ] || echo libboost-context-dev
-  command -v ninja >/dev/null || echo ninja-build
-  command -v g++ >/dev/null || echo g++  # its libstdc++
+  needs ninja ninja-build
+  needs g++ g++ # its libstdc++
 }
 
 deps() {
-  command -v go >/dev/null || fail "go is missing: install Go $(sed -n "s,^go ,,p" go.mod) or newer from https://go.dev/dl"
-  local missing
-  missing=$(missing_packages | tr '\n' ' ')
-  [ -z "$missing" ] && return
-  local command="apt-get install -y --no-install-recommends $missing"
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing $missing" >&2
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive $command; } >build-deps.log 2>&1 ||
-      { cat build-deps.log >&2; rm -f build-deps.log; fail "'$command' failed"; }
-    rm -f build-deps.log
-  else
-    fail "these packages are missing: $missing— install them with: sudo $command"
-  fi
+  command -v go >/dev/null || fail "missing: go; install Go $(sed -n "s,^go ,,p" go.mod) or newer from https://go.dev/dl"
+  # shellcheck disable=SC2046 # a list of words
+  install_packages $(build_packages)
 }
 
-# Writes build/build.ninja; ninja then rebuilds what changed, the commands included.
-write_ninja() {
-  local cache="" arch variants out=build/build.ninja
+# Prints the path of golangci-lint, installed under build/tools.
+golangci_lint() {
+  local folder=$root/build/tools/golangci-lint-$golangci_lint_version
+  if [ ! -x "$folder/golangci-lint" ]; then
+    echo "installing golangci-lint $golangci_lint_version" >&2
+    CGO_ENABLED=0 GOBIN=$folder go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$golangci_lint_version" >&2
+  fi
+  echo "$folder/golangci-lint"
+}
+
+# Prints the path of ptxas: DDGPU_PTXAS, or one on PATH that still knows sm_70, or that of the wheel in kernels/ptxcheck.
+ptxas_path() {
+  local wheel=kernels/ptxcheck/requirements.txt folder
+  if [ -n "${DDGPU_PTXAS:-}" ]; then
+    command -v "$DDGPU_PTXAS" || fail "DDGPU_PTXAS=$DDGPU_PTXAS is not there"
+    return
+  fi
+  if command -v ptxas >/dev/null && ptxas --help | grep -q sm_70; then
+    command -v ptxas
+    return
+  fi
+  folder=$root/build/tools/ptxas-$(sed -n 's/^nvidia-cuda-nvcc-cu12==\([0-9.]*\).*/\1/p' $wheel)
+  if [ ! -x "$folder/ptxas" ]; then
+    # shellcheck disable=SC2046
+    install_packages $(needs pip3 python3-pip)
+    echo "installing ptxas ($wheel)" >&2
+    rm -rf "$folder.new"
+    pip3 --disable-pip-version-check download -q --no-deps --require-hashes -d "$folder.new" -r $wheel >&2 ||
+      fail "downloading ptxas failed; DDGPU_PTXAS can name another one of CUDA 12"
+    python3 -m zipfile -e "$folder.new"/*.whl "$folder.new"
+    mkdir -p "$folder"
+    install -m 755 "$folder.new/nvidia/cuda_nvcc/bin/ptxas" "$folder/ptxas"
+    rm -rf "$folder.new"
+  fi
+  echo "$folder/ptxas"
+}
+
+# --- the build
+
+ninja_rules() {
+  local cache="" ptx
   command -v ccache >/dev/null && cache="ccache "
-  arch=$(uname -m)
-  case $arch in
-    x86_64) variants="f32_v3 f32_v4 f32_gpu f64_gpu" ;;
-    aarch64) variants="f32_neon f32_gpu f64_gpu" ;;
-    *) fail "no kernel variants for $arch" ;;
-  esac
-  local base=-march=x86-64-v3
-  [ "$arch" = aarch64 ] && base=-march=armv8-a
-  mkdir -p build kernels/ptx/sm_70
-  {
-    cat <<NINJA
+  if [ -n "${DDGPU_NVCC:-}" ]; then
+    command -v "$DDGPU_NVCC" >/dev/null || fail "DDGPU_NVCC=$DDGPU_NVCC is not there"
+    # -rdc: otherwise nvcc hides the GEOMETRY tables. 128: "loop is not reachable" in template instances.
+    ptx="$DDGPU_NVCC -ptx -rdc=true -arch=compute_70 -std=c++17 -O3 -fmad=false -diag-suppress 128"
+  else
+    ptx="$cache$clang -x cuda --cuda-device-only --cuda-gpu-arch=sm_70 -nocudainc -nocudalib --cuda-feature=+ptx63 -std=c++17 -O3 -ffp-contract=off -Wall -Wno-unused-function -S"
+  fi
+  cat <<NINJA
 ninja_required_version = 1.10
 builddir = build
 warn = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
@@ -62,7 +130,7 @@ rule kernel
   deps = gcc
   description = kernel \$variant \$in
 rule ptx
-  command = \$compile -MD -MF \$out.d -o \$out \$in
+  command = $ptx -MD -MF \$out.d -o \$out \$in
   depfile = \$out.d
   deps = gcc
   description = ptx \$in
@@ -77,45 +145,61 @@ rule link
   command = $clang++ -pthread \$flags -o \$out \$in -lboost_context -ldl \$libs
   description = link \$out
 NINJA
-    variant_flags() {
-      case $1 in
-        f32_v3) echo "-march=x86-64-v3" ;;
-        f32_v4) echo "-march=x86-64-v4 -mprefer-vector-width=512" ;;
-        f32_neon) echo "$base" ;;
-        f32_gpu) echo "$base -DSIMT_TILES_GPU" ;;
-        f64_gpu) echo "$base -DSIMT_TILES_GPU -DSIMT_REAL_F64" ;;
-      esac
-    }
-    local ptx objects="" all="" source name variant
-    if [ -n "${DDGPU_NVCC:-}" ]; then
-      command -v "$DDGPU_NVCC" >/dev/null || fail "DDGPU_NVCC=$DDGPU_NVCC is not there"
-      ptx="$DDGPU_NVCC -ptx -arch=compute_70 -std=c++17 -O3 -fmad=false"
-    else
-      ptx="$cache$clang -x cuda --cuda-device-only --cuda-gpu-arch=sm_70 -nocudainc -nocudalib --cuda-feature=+ptx63 -std=c++17 -O3 -ffp-contract=off -Wall -Wno-unused-function -S"
-    fi
-    for source in gpu/driver/dispatch/*.cc gpu/driver/host/*.cc; do
-      name=build/host/$(basename "$(dirname "$source")")_$(basename "$source" .cc).o
-      echo "build $name: cc $source"
-      objects+=" $name"
-    done
-    for source in kernels/*.cu; do
-      name=$(basename "$source" .cu)
-      echo "build build/ptx/sm_70/$name.ptx: ptx $source"
-      echo "  compile = $ptx"
-      echo "build kernels/ptx/sm_70/$name.ptx: copy build/ptx/sm_70/$name.ptx"
-      all+=" kernels/ptx/sm_70/$name.ptx"
-      for variant in $variants; do
-        echo "build build/host/$variant/$name.o: kernel $source"
-        echo "  variant = $variant"
-        echo "  flags = $(variant_flags "$variant")"
-        objects+=" build/host/$variant/$name.o"
-      done
-    done
-    echo "build build/host/current: archive$objects | gpu/driver/archive.sh"
-    echo "build all: phony build/host/current$all"
-    echo "default all"
-  } >"$out.new"
-  cmp -s "$out.new" "$out" && rm "$out.new" || mv "$out.new" "$out"
+}
+
+# The kernels' variants on this machine, one a line: name and flags.
+variants() {
+  local base
+  case $(uname -m) in
+    x86_64)
+      base=-march=x86-64-v3
+      echo "f32_v3 $base"
+      echo "f32_v4 -march=x86-64-v4 -mprefer-vector-width=512"
+      ;;
+    aarch64)
+      base=-march=armv8-a
+      echo "f32_neon $base"
+      ;;
+    *) fail "no kernel variants for $(uname -m)" ;;
+  esac
+  echo "f32_gpu $base -DSIMT_TILES_GPU"
+  echo "f64_gpu $base -DSIMT_TILES_GPU -DSIMT_REAL_F64"
+}
+
+ninja_builds() {
+  local source name variant flags table objects="" all=""
+  table=$(variants)
+  for source in gpu/driver/dispatch/*.cc gpu/driver/host/*.cc; do
+    name=build/host/$(basename "$(dirname "$source")")_$(basename "$source" .cc).o
+    echo "build $name: cc $source"
+    objects+=" $name"
+  done
+  for source in kernels/*.cu; do
+    name=$(basename "$source" .cu)
+    echo "build build/ptx/sm_70/$name.ptx: ptx $source"
+    echo "build kernels/ptx/sm_70/$name.ptx: copy build/ptx/sm_70/$name.ptx"
+    all+=" kernels/ptx/sm_70/$name.ptx"
+    while read -r variant flags; do
+      echo "build build/host/$variant/$name.o: kernel $source"
+      echo "  variant = $variant"
+      echo "  flags = $flags"
+      objects+=" build/host/$variant/$name.o"
+    done <<<"$table"
+  done
+  echo "build build/host/current: archive$objects | gpu/driver/archive.sh"
+  echo "build all: phony build/host/current$all"
+  echo "default all"
+}
+
+# Writes build/build.ninja; ninja then rebuilds what changed, the commands included. Drops the PTX of deleted kernels.
+write_ninja() {
+  local out=build/build.ninja ptx
+  mkdir -p build kernels/ptx/sm_70
+  {
+    ninja_rules
+    ninja_builds
+  } >$out.new
+  if cmp -s $out.new $out; then rm $out.new; else mv $out.new $out; fi
   for ptx in kernels/ptx/sm_70/*.ptx; do
     [ -e "kernels/$(basename "$ptx" .ptx).cu" ] || rm -f "$ptx"
   done
@@ -124,7 +208,7 @@ NINJA
 native() {
   deps
   write_ninja
-  ninja -f build/build.ninja --quiet "$@" | sed "/no work to do/d"
+  ninja -f build/build.ninja --quiet | sed "/no work to do/d"
 }
 
 # What a Go build needs: the driver library first on the search path, under a folder named by its content, because Go's cache
@@ -137,23 +221,71 @@ environment() {
   echo "export CGO_LDFLAGS='-O2 -g -L$root/build/host/$(cat build/host/current) -static-libgcc'"
 }
 
-binary() {
+build() {
+  native
   eval "$(environment)"
-  if [ -d cli ]; then go build -o bin/ddgpu ./cli; fi
+  go build -o bin/ddgpu ./cli
+}
+
+# --- the other words
+
+train() {
+  build
+  bin/ddgpu train --preset quickstart "$@"
+}
+
+bench() {
+  build
+  bin/ddgpu bench "$@"
 }
 
 run_tests() {
-  native
-  binary
+  build
   go vet ./...
   go test ./...
 }
 
-case ${1:-build} in
+lint() {
+  # shellcheck disable=SC2046
+  install_packages $(needs clang-format-19 clang-format-19) $(needs shellcheck shellcheck)
+  build
+  local golangci failed=0
+  golangci=$(golangci_lint)
+  git ls-files '*.cu' '*.cuh' '*.cc' '*.h' | xargs clang-format-19 --dry-run -Werror || failed=1
+  shellcheck build.sh .ci/run gpu/driver/archive.sh || failed=1
+  "$golangci" run || failed=1
+  [ $failed = 0 ] || fail "lint: see above"
+}
+
+ptx_check() {
+  build
+  local ptxas
+  ptxas=$(ptxas_path)
+  go run ./kernels/ptxcheck -ptxas "$ptxas" kernels/ptx/sm_70/*.ptx
+}
+
+gpu_check() {
+  build
+  bin/ddgpu devices
+  bin/ddgpu selftest
+  bin/ddgpu bench
+}
+
+word=${1:-build}
+[ $# = 0 ] || shift
+case $word in
   deps) deps ;;
-  build) native && binary ;;
+  build) build ;;
   env) environment ;;
+  train) train "$@" ;;
   test) run_tests ;;
-  help | -h | --help) sed -n 2p "$0" | cut -c3- ;;
-  *) fail "unknown word '$1': $(sed -n 2p "$0" | cut -c3-)" ;;
+  lint) lint ;;
+  bench) bench "$@" ;;
+  ptx-check) ptx_check ;;
+  gpu-check) gpu_check ;;
+  help | -h | --help) usage ;;
+  *)
+    usage >&2
+    fail "unknown word '$word'"
+    ;;
 esac

@@ -29,7 +29,9 @@ func TestMetricsContinueAfterAStep(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "metrics.jsonl")
 			if test.before != "" {
-				os.WriteFile(path, []byte(test.before), 0o644)
+				if err := os.WriteFile(path, []byte(test.before), 0o644); err != nil {
+					t.Fatal(err)
+				}
 			}
 			m, err := openMetrics(path, test.resume)
 			if err != nil {
@@ -52,7 +54,9 @@ func TestMetricsContinueAfterAStep(t *testing.T) {
 
 func TestMetricsRefuseForeignLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
-	os.WriteFile(path, []byte("{\"step\":1}\nnot JSON\n{\"step\":2}\n"), 0o644)
+	if err := os.WriteFile(path, []byte("{\"step\":1}\nnot JSON\n{\"step\":2}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := openMetrics(path, 5); err == nil || !strings.Contains(err.Error(), "line 2") {
 		t.Errorf("error %v does not name line 2", err)
 	}

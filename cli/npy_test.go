@@ -90,7 +90,7 @@ func TestNPYRefuses(t *testing.T) {
 
 func FuzzNPY(f *testing.F) {
 	f.Add(numpyFile)
-	f.Fuzz(func(t *testing.T, text []byte) {
+	f.Fuzz(func(_ *testing.T, text []byte) {
 		a, err := parseNPY(text)
 		if err != nil {
 			return

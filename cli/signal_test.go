@@ -32,7 +32,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		timeout := time.AfterFunc(30*time.Second, func() { child.Process.Kill() })
+		timeout := time.AfterFunc(30*time.Second, func() { _ = child.Process.Kill() })
 		defer timeout.Stop()
 		lines := bufio.NewScanner(out)
 		for _, want := range []string{"training", "finishing the step"} {

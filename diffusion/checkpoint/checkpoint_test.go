@@ -111,7 +111,9 @@ func TestKeepNewest(t *testing.T) {
 	for _, step := range []int64{5, 100, 20, 123456789, 40} {
 		save(t, dir, step, 0)
 	}
-	os.Mkdir(filepath.Join(dir, "notes"), 0o755)
+	if err := os.Mkdir(filepath.Join(dir, "notes"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if got := fmt.Sprint(steps(t, dir)); got != "[5 20 40 100 123456789]" {
 		t.Error(got)
 	}
@@ -240,7 +242,7 @@ func TestEveryFlippedByteIsFound(t *testing.T) {
 			}
 			// A flip inside a file name of the manifest may be reported as that file.
 			_, err := Open(path)
-			if !isBad(err, name) && !(name == manifestName && isBad(err, "")) {
+			if !isBad(err, name) && (name != manifestName || !isBad(err, "")) {
 				t.Fatalf("%s, byte %d: %v", name, i, err)
 			}
 		}

@@ -155,7 +155,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(jpg.Bytes())
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Fuzz(func(_ *testing.T, b []byte) {
 		dst := make([]byte, 4*6*3)
 		_ = decode(b, Shape{4, 6, 3}, dst)
 	})

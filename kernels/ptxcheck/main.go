@@ -1,0 +1,134 @@
+// Command ptxcheck assembles the kernels' PTX with ptxas for the chips from sm_70 to sm_90 and prints one line per kernel:
+// launch bound, static shared memory, spills, and per chip the registers of a thread and the blocks that a multiprocessor
+// holds at once. It needs no GPU. It fails on a kernel that does not assemble, spills, has no launch bound, or fits no
+// multiprocessor.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+)
+
+func main() {
+	ptxas := flag.String("ptxas", "ptxas", "the assembler, of CUDA 11 or 12 (13 does not know sm_70)")
+	flag.Parse()
+	rows, err := check(*ptxas, flag.Args())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "ptxcheck:", err)
+		os.Exit(1)
+	}
+	problems := report(os.Stdout, rows)
+	for _, p := range problems {
+		fmt.Fprintln(os.Stderr, "ptxcheck:", p)
+	}
+	if len(problems) > 0 {
+		os.Exit(1)
+	}
+}
+
+// A row is one kernel: its launch bound and what it takes on each of chips.
+type row struct {
+	Name    string
+	Threads int
+	Usage   []usage
+}
+
+// check assembles the PTX files for every chip. The rows are in the order of the names.
+func check(ptxas string, paths []string) ([]row, error) {
+	if len(paths) == 0 {
+		return nil, fmt.Errorf("no PTX files named")
+	}
+	found := make([][]map[string]usage, len(paths)) // by file and chip
+	errs := make([]error, len(paths)*len(chips))
+	var group sync.WaitGroup
+	slots := make(chan struct{}, runtime.NumCPU())
+	for i, path := range paths {
+		found[i] = make([]map[string]usage, len(chips))
+		for j, c := range chips {
+			group.Go(func() {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				found[i][j], errs[i*len(chips)+j] = assemble(ptxas, path, c.arch)
+			})
+		}
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	var rows []row
+	for i, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading the launch bounds: %w", err)
+		}
+		for name, threads := range parseThreads(text) {
+			r := row{Name: name, Threads: threads, Usage: make([]usage, len(chips))}
+			for j, c := range chips {
+				u, ok := found[i][j][name]
+				if !ok {
+					return nil, fmt.Errorf("%s: ptxas says nothing of %s for %s", path, name, c.arch)
+				}
+				r.Usage[j] = u
+			}
+			rows = append(rows, r)
+		}
+	}
+	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
+	return rows, nil
+}
+
+// report prints the table and returns what is wrong in it, one line each.
+func report(w io.Writer, rows []row) (problems []string) {
+	const left, leftHead, cell, cellHead = "%-32s %7d %6d %5d %5d", "%-32s %7s %6s %5s %5s", "  %5d %3d", "  %9s"
+	var table strings.Builder
+	table.WriteString("threads: the launch bound of a block; shared: its static bytes, a launch may add dynamic ones; spill, stack:\n" +
+		"bytes of a thread on the worst chip; by chip: registers of a thread and blocks that a multiprocessor holds at once.\n\n")
+	fmt.Fprintf(&table, leftHead, "", "", "", "", "")
+	for _, c := range chips {
+		fmt.Fprintf(&table, cellHead, c.arch)
+	}
+	fmt.Fprintf(&table, "\n"+leftHead, "kernel", "threads", "shared", "spill", "stack")
+	for range chips {
+		fmt.Fprintf(&table, cellHead, "regs blk")
+	}
+	table.WriteByte('\n')
+	for _, r := range rows {
+		var worst usage
+		for _, u := range r.Usage {
+			worst.Shared, worst.Spill, worst.Stack = max(worst.Shared, u.Shared), max(worst.Spill, u.Spill), max(worst.Stack, u.Stack)
+		}
+		fmt.Fprintf(&table, left, r.Name, r.Threads, worst.Shared, worst.Spill, worst.Stack)
+		if r.Threads == 0 {
+			problems = append(problems, r.Name+" declares no launch bound")
+			table.WriteByte('\n')
+			continue
+		}
+		for i, u := range r.Usage {
+			blocks := chips[i].blocksPerMultiprocessor(r.Threads, u.Registers, u.Shared)
+			fmt.Fprintf(&table, cell, u.Registers, blocks)
+			switch at := r.Name + " on " + chips[i].arch; {
+			case u.Spill > 0:
+				problems = append(problems, fmt.Sprintf("%s spills %d bytes", at, u.Spill))
+			case u.Registers > maxRegisters:
+				problems = append(problems, fmt.Sprintf("%s takes %d registers, a thread has %d", at, u.Registers, maxRegisters))
+			case u.Shared > sharedDefault:
+				problems = append(problems, fmt.Sprintf("%s takes %d bytes of shared memory, a block has %d", at, u.Shared, sharedDefault))
+			case blocks == 0:
+				problems = append(problems, at+" fits no multiprocessor")
+			}
+		}
+		table.WriteByte('\n')
+	}
+	if _, err := io.WriteString(w, table.String()); err != nil {
+		problems = append(problems, "writing the table: "+err.Error())
+	}
+	return problems
+}
