@@ -111,7 +111,7 @@ ninja_rules() {
   if [ -n "${DDGPU_NVCC:-}" ]; then
     command -v "$DDGPU_NVCC" >/dev/null || fail "DDGPU_NVCC=$DDGPU_NVCC is not there"
     # -rdc: otherwise nvcc hides the GEOMETRY tables. 128: "loop is not reachable" in template instances.
-    ptx="$DDGPU_NVCC -ptx -rdc=true -arch=compute_70 -std=c++17 -O3 -fmad=false -diag-suppress 128"
+    ptx="$DDGPU_NVCC -ptx -rdc=true -arch=compute_70 -std=c++17 -O3 -fmad=false --expt-relaxed-constexpr -diag-suppress 128"
   else
     ptx="$cache$clang -x cuda --cuda-device-only --cuda-gpu-arch=sm_70 -nocudainc -nocudalib --cuda-feature=+ptx63 -std=c++17 -O3 -ffp-contract=off -Wall -Wno-unused-function -S"
   fi

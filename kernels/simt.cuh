@@ -170,6 +170,10 @@ constexpr simt::Entry simt_entry(const char* name, const char* variant, void (*)
 #define __forceinline__ inline __attribute__((always_inline))
 #include <__clang_cuda_builtin_vars.h>
 #define __syncwarp(mask) __nvvm_bar_warp_sync(mask)
+#define SIMT_BOUNDS(max_threads) __launch_bounds__(max_threads)
+#else
+// Of nvcc's PTX, ptxas trades a few spills for more blocks unless one block a multiprocessor is said to be enough.
+#define SIMT_BOUNDS(max_threads) __launch_bounds__(max_threads, 1)
 #endif
 
 #define DEVICE static __device__ __forceinline__
@@ -212,7 +216,7 @@ DEVICE T simt_shuffled(T v, uint32_t lane, int mode) {
 #define shfl_xor(v, lane) simt_shuffled(v, lane, 2)
 
 #define SIMT_ENTRY(name, max_threads, params, args) \
-  extern "C" __global__ __launch_bounds__(max_threads) void name params { name##_body<real> args; }
+  extern "C" __global__ SIMT_BOUNDS(max_threads) void name params { name##_body<real> args; }
 #define KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, params, args)
 #define BLOCK_KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, params, args)
 #define GEOMETRY(name, ...) extern "C" __device__ __constant__ __attribute__((used)) const int name##_geometry[] = {__VA_ARGS__};
