@@ -34,10 +34,7 @@ func Bench(d *gpu.Device, r kernels.Real, o Options) ([]Timing, error) {
 	}
 	var timings []Timing
 	err := onQueue(d, r, func(q *kernels.Queue) error {
-		for _, op := range All() {
-			if !o.matches(op.Name) {
-				continue
-			}
+		for _, op := range o.ops() {
 			for _, c := range op.Bench {
 				if c.Large && o.Short {
 					continue

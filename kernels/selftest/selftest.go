@@ -62,13 +62,27 @@ func All() []Op {
 type Options struct {
 	Seed    uint64            // of the inputs; 0: fresh
 	Short   bool              // leaves out large cases
-	Match   func(string) bool // operations by name; nil: all
+	Ops     []Op              // nil: All
+	Match   func(string) bool // operations by name; nil: all of them
 	Repeats int               // of a measurement; 0: 20
 	Done    func(Result)      // called after each case of Run
 	Timed   func(Timing)      // called after each case of Bench
 }
 
-func (o *Options) matches(name string) bool { return o.Match == nil || o.Match(name) }
+// ops is what the options select.
+func (o *Options) ops() []Op {
+	ops := o.Ops
+	if ops == nil {
+		ops = All()
+	}
+	var selected []Op
+	for _, op := range ops {
+		if o.Match == nil || o.Match(op.Name) {
+			selected = append(selected, op)
+		}
+	}
+	return selected
+}
 
 // Result is one case compared with its reference.
 type Result struct {
@@ -115,10 +129,7 @@ func Run(d *gpu.Device, r kernels.Real, o Options) ([]Result, error) {
 	}
 	var results []Result
 	err := onQueue(d, r, func(q *kernels.Queue) error {
-		for _, op := range All() {
-			if !o.matches(op.Name) {
-				continue
-			}
+		for _, op := range o.ops() {
 			for _, c := range op.Cases {
 				if c.Large && o.Short {
 					continue
