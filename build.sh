@@ -125,7 +125,7 @@ rule cc
   deps = gcc
   description = c++ \$out
 rule kernel
-  command = $cache$clang -x c++ -std=c++17 -O3 -g1 \$warn -Wno-unknown-attributes -fPIC -ffp-contract=off -fno-math-errno -fno-exceptions -fno-rtti -Igpu/driver/host -DSIMT_HOST -DSIMT_VARIANT=\$variant \$flags -MD -MF \$out.d -c \$in -o \$out
+  command = $cache$clang -x c++ -std=c++17 -O3 -g1 \$warn -Wno-unknown-attributes -fPIC -ffp-contract=off -fno-math-errno -fno-exceptions -fno-rtti -Igpu/driver/host -Ikernels -DSIMT_HOST -DSIMT_VARIANT=\$variant \$flags -MD -MF \$out.d -c \$in -o \$out
   depfile = \$out.d
   deps = gcc
   description = kernel \$variant \$in
@@ -138,7 +138,7 @@ rule copy
   command = cp \$in \$out
   description = copy \$out
 rule archive
-  command = gpu/driver/archive.sh $clang \$out \$in
+  command = gpu/driver/archive.sh $clang \$out "\$tests" \$in
   restat = 1
   description = archive \$out
 rule link
@@ -166,28 +166,55 @@ variants() {
   echo "f64_gpu $base -DSIMT_TILES_GPU -DSIMT_REAL_F64"
 }
 
-ninja_builds() {
-  local source name variant flags table objects="" all=""
-  table=$(variants)
+# driver_builds FOLDER FLAGS: the driver library under build/FOLDER, with its C++ and its kernels compiled with FLAGS, and beside
+# it the kernels that tests link. Reads the kernels' variants.
+driver_builds() {
+  local folder=build/$1 flags=$2 source name object variant of objects="" tests=""
   for source in gpu/driver/dispatch/*.cc gpu/driver/host/*.cc; do
-    name=build/host/$(basename "$(dirname "$source")")_$(basename "$source" .cc).o
-    echo "build $name: cc $source"
-    objects+=" $name"
+    object=$folder/$(basename "$(dirname "$source")")_$(basename "$source" .cc).o
+    echo "build $object: cc $source"
+    case $flags:$source in
+      *fsanitize=thread*:*/fiber.cc | *fsanitize=thread*:*/team.cc | *fsanitize=thread*:*/block.cc)
+        echo "  flags = -DDDGPU_TSAN_RUNTIME" # fiber.h says why they are not instrumented
+        ;;
+      *) echo "  flags = $flags" ;;
+    esac
+    objects+=" $object"
   done
+  while read -r variant of; do
+    for source in kernels/*.cu gpu/driver/testkernels/*.cu; do
+      name=$(basename "$source" .cu)
+      case $variant:$source in
+        f32_gpu:*/testkernels/*) tests+=" $folder/$variant/$name.o" ;;
+        *:*/testkernels/*) continue ;;
+        *) objects+=" $folder/$variant/$name.o" ;;
+      esac
+      echo "build $folder/$variant/$name.o: kernel $source"
+      echo "  variant = $variant"
+      echo "  flags = $of $flags"
+    done
+  done
+  echo "build $folder/current: archive$objects |$tests gpu/driver/archive.sh"
+  echo "  tests =$tests"
+}
+
+asan_flags="-fsanitize=address,undefined -fno-sanitize-recover=all -fsanitize-address-use-after-return=never -fno-omit-frame-pointer -O1"
+tsan_flags="-fsanitize=thread -O1"
+
+ninja_builds() {
+  local source name all=""
   for source in kernels/*.cu; do
     name=$(basename "$source" .cu)
     echo "build build/ptx/sm_70/$name.ptx: ptx $source"
     echo "build kernels/ptx/sm_70/$name.ptx: copy build/ptx/sm_70/$name.ptx"
     all+=" kernels/ptx/sm_70/$name.ptx"
-    while read -r variant flags; do
-      echo "build build/host/$variant/$name.o: kernel $source"
-      echo "  variant = $variant"
-      echo "  flags = $flags"
-      objects+=" build/host/$variant/$name.o"
-    done <<<"$table"
   done
-  echo "build build/host/current: archive$objects | gpu/driver/archive.sh"
+  driver_builds host "" < <(variants)
+  driver_builds asan "$asan_flags" < <(variants | grep -v f32_v4)
+  driver_builds tsan "$tsan_flags" < <(variants | grep -v f32_v4)
   echo "build all: phony build/host/current$all"
+  echo "build asan: phony build/asan/current"
+  echo "build tsan: phony build/tsan/current"
   echo "default all"
 }
 
@@ -208,17 +235,22 @@ write_ninja() {
 native() {
   deps
   write_ninja
-  ninja -f build/build.ninja --quiet | sed "/no work to do/d"
+  ninja -f build/build.ninja --quiet "$@" | sed "/no work to do/d"
 }
 
 # What a Go build needs: the driver library first on the search path, under a folder named by its content, because Go's cache
-# does not look into archives.
+# does not look into archives. `asan` and `tsan` give the sanitizers' builds, which native asan tsan makes.
 environment() {
-  [ -s build/host/current ] || fail "nothing built yet: run ./build.sh"
+  local folder=build/${1:-host} flags=-O2
+  [ -s "$folder/current" ] || fail "$folder is not built yet: run ./build.sh"
+  case ${1:-host} in
+    asan) flags="-O2 -fsanitize=address,undefined" ;;
+    tsan) flags="-O2 -fsanitize=thread" ;;
+  esac
   echo "export CGO_ENABLED=1"
   echo "export CC=$clang"
   echo "export CGO_CFLAGS='-O2 -g -Wno-deprecated-declarations -I$root/gpu/driver'"
-  echo "export CGO_LDFLAGS='-O2 -g -L$root/build/host/$(cat build/host/current) -static-libgcc'"
+  echo "export CGO_LDFLAGS='$flags -g -L$root/$folder/$(cat "$folder/current") -static-libgcc'"
 }
 
 build() {
@@ -243,6 +275,21 @@ run_tests() {
   build
   go vet ./...
   go test ./...
+}
+
+# The tests of everything that runs kernels, under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer,
+# for which only barriers order the threads of a block.
+sanitizer_tests() {
+  local sanitizer
+  native asan tsan
+  for sanitizer in asan tsan; do
+    echo "with $sanitizer:"
+    (
+      eval "$(environment $sanitizer)"
+      export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
+      go test ./gpu/... ./kernels/... ./layers/...
+    )
+  done
 }
 
 lint() {
@@ -276,7 +323,7 @@ word=${1:-build}
 case $word in
   deps) deps ;;
   build) build ;;
-  env) environment ;;
+  env) environment "$@" ;;
   train) train "$@" ;;
   test) run_tests ;;
   lint) lint ;;

@@ -10,7 +10,7 @@ import (
 	"gorgonia.org/cu"
 )
 
-func ptx(t *testing.T, name string) string {
+func ptx(t testing.TB, name string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../kernels/ptx/sm_70/" + name + ".ptx")
 	if err != nil {
@@ -19,8 +19,8 @@ func ptx(t *testing.T, name string) string {
 	return string(text)
 }
 
-func must[T any](value T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
+func must[T any](value T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
 		t.Helper()
 		if err != nil {
 			t.Fatalf("%v: %s", err, Detail())
@@ -29,7 +29,7 @@ func must[T any](value T, err error) func(*testing.T) T {
 	}
 }
 
-func ok(t *testing.T, err error) {
+func ok(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatalf("%v: %s", err, Detail())
@@ -37,18 +37,24 @@ func ok(t *testing.T, err error) {
 }
 
 // open opens a host device, makes the first device's primary context current and locks the thread, until the test ends.
-func open(t *testing.T, spec string) cu.CUContext {
+func open(t testing.TB, spec string) cu.CUContext {
 	t.Helper()
 	must(Open(spec))(t)
-	runtime.LockOSThread()
+	t.Cleanup(Close)
 	ctx := must(cu.Device(0).RetainPrimaryCtx())(t)
+	use(t, ctx)
+	return ctx
+}
+
+// use locks the test's thread and makes a context current on it, until the test ends.
+func use(t testing.TB, ctx cu.CUContext) {
+	t.Helper()
+	runtime.LockOSThread()
 	ok(t, cu.SetCurrentContext(ctx))
 	t.Cleanup(func() {
 		_ = cu.SetCurrentContext(cu.CUContext{})
-		Close()
 		runtime.UnlockOSThread()
 	})
-	return ctx
 }
 
 func TestBeforeOpen(t *testing.T) {

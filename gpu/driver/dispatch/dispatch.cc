@@ -10,6 +10,7 @@
 #include <atomic>
 
 #include "host/host.h"
+#include "host/sanitizers.h"
 
 namespace {
 
@@ -122,6 +123,13 @@ void ddgpu_close(void) {
 void ddgpu_error_detail(char* text, size_t size) {
   if (size > 0) text[0] = 0;
   if (host_opened) host::error_detail(text, size);
+}
+
+const char* ddgpu_sanitizer(void) { return host::kAsan ? "address" : host::kTsan ? "thread" : ""; }
+
+void ddgpu_forbid(CUdeviceptr p, size_t bytes, int forbidden) {
+  void* const at = reinterpret_cast<void*>(p);
+  if (host_opened) forbidden ? host::forbid(at, bytes) : host::permit(at, bytes);
 }
 
 CUresult ddgpu_launch(CUfunction fn, const unsigned int* grid, const unsigned int* block, unsigned int shared, CUstream stream,

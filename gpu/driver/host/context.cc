@@ -35,7 +35,7 @@ Device* find_device(CUdevice dev) {
 }
 
 void destroy_context(Lock& lock, Context& context) {
-  if (!context.device->lost) wait_context(lock, context);
+  wait_context(lock, context);
   for (auto& capture : driver->captures) capture->invalid = true;
   auto drop = [&](auto& handles) {
     for (auto it = handles.begin(); it != handles.end();) {
@@ -332,7 +332,7 @@ Result fault(Context& context, Result code) {
 CUresult open(const ddgpu_host_config& config, char* error, size_t size) {
   if (driver == nullptr) driver = new Driver;
   driver->config = config;
-  driver->closing = false;
+  driver->closing = driver->stopping = false;
   driver->allocs = driver->copies = driver->launches = 0;
   driver->detail.clear();
   if (!choose_variants(error, size)) return CUDA_ERROR_NO_BINARY_FOR_GPU;
@@ -355,8 +355,15 @@ CUresult open(const ddgpu_host_config& config, char* error, size_t size) {
 
 void close() {
   Lock lock(driver->mutex);
-  for (auto& device : driver->devices) primary_end(*device, lock);
   driver->closing = true;
+  driver->progress.notify_all();
+  // Calls of other threads that wait, for a kernel that hung perhaps, return before their objects go.
+  for (auto& device : driver->devices) {
+    if (device->primary != nullptr) wait_context(lock, *device->primary);
+  }
+  driver->progress.wait(lock, [] { return driver->waiters == 0; });
+  for (auto& device : driver->devices) primary_end(*device, lock);
+  driver->stopping = true;
   for (auto& device : driver->devices) stop_engine(lock, *device);
   driver->devices.clear();
   driver->captures.clear();

@@ -164,9 +164,11 @@ struct Driver {
   ddgpu_host_config config{};
   std::mutex mutex;
   std::condition_variable progress;  // an op ended somewhere
-  int waiters = 0;
-  bool closing = false;
+  int waiters = 0;                   // threads that wait for an op
+  bool closing = false;              // a kernel that hangs ends
+  bool stopping = false;             // the engines end
   uint64_t sequence = 0;
+  uint64_t demands = 0;  // counts what was demanded of streams, so that a look for work can be repeated
   uint64_t allocs = 0, copies = 0, launches = 0;
   uint64_t memory_changes = 0;  // counts allocations and frees, so that a check of pointers can be remembered
   std::string detail;

@@ -57,7 +57,8 @@ class Kernel : public Work {
       }
       if (c.fault == DDGPU_FAULT_HANG && c.fault_at == count) {
         set_detail("injected fault: launch %llu (%s) hangs", n, launch_.entry->name);
-        for (;;) driver->progress.wait(lock);
+        driver->progress.wait(lock, [] { return driver->closing; });
+        return CUDA_ERROR_LAUNCH_TIMEOUT;
       }
     }
     return device.workers->run(launch_);
@@ -287,6 +288,14 @@ const T* search(const T* const* begin, const T* const* end, const std::string& n
   return nullptr;
 }
 
+// Whether the program has kernels of a variant; sanitizer builds lack some.
+bool built(const char* variant) {
+  for (auto at = __start_simt_entries; at != __stop_simt_entries; at++) {
+    if (strcmp((*at)->variant, variant) == 0) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 bool choose_variants(char* error, size_t size) {
@@ -296,7 +305,7 @@ bool choose_variants(char* error, size_t size) {
   }
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) {
+  if (__builtin_cpu_supports("x86-64-v4") && built("f32_v4")) {
     variant_f32 = "f32_v4";
   } else if (__builtin_cpu_supports("x86-64-v3")) {
     variant_f32 = "f32_v3";

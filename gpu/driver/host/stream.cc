@@ -27,6 +27,7 @@ void wake_all() {
 void demand(Stream& stream, uint64_t sequence) {
   if (sequence <= stream.demanded) return;
   stream.demanded = sequence;
+  driver->demands++;
   if (stream.context != nullptr) wake(*stream.context->device);
 }
 
@@ -57,31 +58,38 @@ bool allowed(Stream& stream, const Op& op) {
 
 std::shared_ptr<Stream> pick(Device& device) {
   auto& all = device.streams;
-  for (size_t i = 0; i < all.size(); i++) {
-    const size_t at = (device.turn + i) % all.size();
-    Stream& stream = *all[at];
-    if (stream.running || stream.queue.empty() || !allowed(stream, stream.queue.front())) continue;
-    device.turn = at + 1;
-    return all[at];
-  }
+  uint64_t demands;
+  do {
+    // What one stream demands of another may allow work of a stream that was passed over already.
+    demands = driver->demands;
+    for (size_t i = 0; i < all.size(); i++) {
+      const size_t at = (device.turn + i) % all.size();
+      Stream& stream = *all[at];
+      if (stream.running || stream.queue.empty() || !allowed(stream, stream.queue.front())) continue;
+      device.turn = at + 1;
+      return all[at];
+    }
+  } while (driver->demands != demands);
   return nullptr;
 }
 
-// Waits until `done()`; the caller holds the lock.
+// Waits until `done()`; the caller holds the lock. What the caller does next under the same lock, close() waits for.
 template <class Done>
 void wait_until(Lock& lock, Done done) {
+  if (done()) return;
   const auto end = Clock::now() + kSpin;
-  while (!done()) {
+  driver->waiters++;
+  do {
     if (Clock::now() < end) {
       lock.unlock();
       std::this_thread::yield();
       lock.lock();
-      continue;
+    } else {
+      driver->progress.wait(lock);
     }
-    driver->waiters++;
-    driver->progress.wait(lock);
-    driver->waiters--;
-  }
+  } while (!done());
+  driver->waiters--;
+  if (driver->closing) driver->progress.notify_all();
 }
 
 void enqueue(Stream& stream, Op op) {
@@ -359,7 +367,7 @@ void engine_loop(Device& device) {
       }
     }
     if (stream == nullptr) {
-      if (driver->closing) return;
+      if (driver->stopping) return;
       device.sleeping = true;
       device.wake.wait(lock);
       device.sleeping = false;
