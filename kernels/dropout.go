@@ -14,14 +14,14 @@ type DropoutShape struct {
 	PerImage int64
 }
 
-// maxDropoutSites is how many dropout layers have purposes of their own.
-const maxDropoutSites = 128
+// MaxDropoutSites is how many dropout layers have purposes of their own.
+const MaxDropoutSites = 128
 
 // Dropout computes y = x·m/(1 − p), m = 0 with probability p and else 1; y may be x. Backward is the same call on dy: the mask is a
 // function of the seed and step of state (a StepState), of the layer's number `site` and of the image, state.First + offset + n.
 func (q *Queue) Dropout(g DropoutShape, site int, p float64, y, x, state gpu.Ptr, offset int64) {
-	if !(p >= 0 && p < 1) || site < 0 || site >= maxDropoutSites {
-		q.fail("dropout %d with probability %g: want a layer below %d and a probability in [0, 1)", site, p, maxDropoutSites)
+	if !(p >= 0 && p < 1) || site < 0 || site >= MaxDropoutSites {
+		q.fail("dropout %d with probability %g: want a layer below %d and a probability in [0, 1)", site, p, MaxDropoutSites)
 		return
 	}
 	grid, perImage, ok := q.imageGrid(dropout, g.N, g.PerImage)

@@ -4,6 +4,7 @@ import "ddgpu/gpu"
 
 var (
 	addKernel      = declare("add", "pppl")
+	scaleKernel    = declare("scale", "pplr")
 	siluForward    = declare("silu_forward", "ppl")
 	siluBackward   = declare("silu_backward", "pppl")
 	concatForward  = declare("concat_forward", "pppl"+"ii")
@@ -18,6 +19,11 @@ var (
 // Add computes y = a + b over n elements; y may be a or b.
 func (q *Queue) Add(n int64, y, a, b gpu.Ptr) {
 	q.launchElements(addKernel, n, ptr(y), ptr(a), ptr(b), i64(n))
+}
+
+// Scale computes y = x·s over n elements; y may be x.
+func (q *Queue) Scale(n int64, y, x gpu.Ptr, s float64) {
+	q.launchElements(scaleKernel, n, ptr(y), ptr(x), i64(n), realArg(s))
 }
 
 // SiLUForward computes y = x·σ(x) over n elements, σ the logistic function.

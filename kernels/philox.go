@@ -12,6 +12,7 @@ const (
 	DrawFlip     Purpose = 3  // whether an image is mirrored
 	DrawStart    Purpose = 4  // where sampling starts
 	DrawSampling Purpose = 5  // noise of a sampling step
+	DrawWeights  Purpose = 6  // weights before training; the image is the number of the tensor
 	DrawDropout  Purpose = 64 // masks
 )
 

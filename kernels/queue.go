@@ -33,6 +33,13 @@ func (q *Queue) Real() Real { return q.library.real }
 // Stream is where the queue launches.
 func (q *Queue) Stream() *gpu.Stream { return q.stream }
 
+// Fail makes err the queue's error, if it is the first, so that nothing is launched from here on.
+func (q *Queue) Fail(err error) {
+	if q.err == nil {
+		q.err = err
+	}
+}
+
 // fail keeps the first error.
 func (q *Queue) fail(format string, args ...any) {
 	if q.err == nil {

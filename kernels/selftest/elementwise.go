@@ -34,6 +34,30 @@ func addCase(n int, inPlace bool) Case {
 	}}
 }
 
+func scaleCase(n int, inPlace bool) Case {
+	shape := fmt.Sprint(n)
+	if inPlace {
+		shape += " in place"
+	}
+	return Case{Shape: shape, Bytes: 8 * float64(n), FLOPs: float64(n), Build: func(b *Builder) {
+		x, factor := b.Normal(n), b.Round(b.Rand().NormFloat64())
+		want := b.Want(n, func() []float64 {
+			y := make([]float64, n)
+			for i := range y {
+				y[i] = x[i] * factor
+			}
+			return y
+		})
+		if inPlace {
+			y := b.InOut("y", x, want)
+			b.Launch(func(q *kernels.Queue) { q.Scale(int64(n), y, y, factor) })
+			return
+		}
+		y, xp := b.Out("y", want), b.In(x)
+		b.Launch(func(q *kernels.Queue) { q.Scale(int64(n), y, xp, factor) })
+	}}
+}
+
 // siluInputs are draws of scale 3 and, where there is room, values at which the exponential is 1, large, and beyond the range of float32.
 func siluInputs(b *Builder, n int) []float64 {
 	x := b.Normal(n)
@@ -100,9 +124,10 @@ func concatCase(rows, ca, cb int, backward bool) Case {
 }
 
 func elementOps() []Op {
-	var add, forward, backward, concat, split []Case
+	var add, scale, forward, backward, concat, split []Case
 	for _, n := range elementCounts {
 		add = append(add, addCase(n, false), addCase(n, true))
+		scale = append(scale, scaleCase(n, false), scaleCase(n, true))
 		forward = append(forward, siluForwardCase(n))
 		backward = append(backward, siluBackwardCase(n))
 	}
@@ -114,6 +139,7 @@ func elementOps() []Op {
 	const small, large = 32 * 28 * 28 * 32, 16 * 32 * 32 * 128
 	return []Op{
 		{Name: "add", Cases: add, Bench: []Case{addCase(small, false), addCase(large, false)}},
+		{Name: "scale", Cases: scale, Bench: []Case{scaleCase(small, false), scaleCase(large, false)}},
 		{Name: "silu_forward", Cases: forward, Bench: []Case{siluForwardCase(32 * 128), siluForwardCase(small), siluForwardCase(large)}},
 		{Name: "silu_backward", Cases: backward, Bench: []Case{siluBackwardCase(32 * 128), siluBackwardCase(small), siluBackwardCase(large)}},
 		{Name: "concat_forward", Cases: concat, Bench: []Case{concatCase(32*784, 32, 32, false), concatCase(16*1024, 128, 128, false)}},
