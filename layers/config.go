@@ -21,6 +21,9 @@ type UNet2DConfig struct {
 	FreqShift         float64 `json:"freq_shift" yaml:"freq_shift"`                   // exponent −ln(10000)·i/(half − freq_shift)
 	FlipSinToCos      bool    `json:"flip_sin_to_cos" yaml:"flip_sin_to_cos"`         // [cos, sin] instead of [sin, cos]
 
+	// TimeEmbeddingDim is the width of the time embedding's MLP; nil: 4 times the first of BlockOutChannels.
+	TimeEmbeddingDim *int `json:"time_embedding_dim" yaml:"time_embedding_dim"`
+
 	DownBlockTypes       []string `json:"down_block_types" yaml:"down_block_types"` // DownBlock2D | AttnDownBlock2D | ResnetDownsampleBlock2D, finest first
 	MidBlockType         string   `json:"mid_block_type,omitempty" yaml:"mid_block_type,omitempty"`
 	UpBlockTypes         []string `json:"up_block_types" yaml:"up_block_types"`         // UpBlock2D | AttnUpBlock2D | ResnetUpsampleBlock2D, coarsest first
@@ -146,6 +149,8 @@ func (c UNet2DConfig) Validate() error {
 		return bad("center_input_sample", true, "only false is supported: scale images to [-1, 1] before the network")
 	case c.TimeEmbeddingType != "positional":
 		return bad("time_embedding_type", c.TimeEmbeddingType, `only "positional" is supported`)
+	case c.TimeEmbeddingDim != nil && *c.TimeEmbeddingDim < 1:
+		return bad("time_embedding_dim", *c.TimeEmbeddingDim, "want at least 1, or null")
 	case c.ActFn != "silu" && c.ActFn != "swish":
 		return bad("act_fn", c.ActFn, `only "silu" is supported`)
 	case c.MidBlockType != "" && c.MidBlockType != "UNetMidBlock2D":

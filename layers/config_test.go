@@ -74,6 +74,7 @@ func TestUNet2DConfigErrors(t *testing.T) {
 		{`{"sample_size": 32, "dropout": 1}`, "dropout is 1"},
 		{`{"sample_size": 32, "resnet_time_scale_shift": "ada_group"}`, "resnet_time_scale_shift is ada_group"},
 		{`{"sample_size": 32, "downsample_type": "fir"}`, "downsample_type is fir"},
+		{`{"sample_size": 32, "time_embedding_dim": 0}`, "time_embedding_dim is 0"},
 		{`{"sample_size": 32, "norm_num_groups": 0}`, "norm_num_groups is 0"},
 	} {
 		cfg, err := ParseUNet2DConfig([]byte(c.json))
