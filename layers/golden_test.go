@@ -1,0 +1,225 @@
+package layers_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"ddgpu/diffusion/safetensors"
+	"ddgpu/gpu"
+	"ddgpu/kernels"
+	"ddgpu/layers"
+)
+
+// golden is a file of testdata/golden made by unet.py.
+type golden struct {
+	t    *testing.T
+	file *safetensors.File
+}
+
+func openGolden(t *testing.T, name string) golden {
+	t.Helper()
+	f, err := safetensors.Open("../testdata/golden/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return golden{t, f}
+}
+
+func (g golden) read(name string) (shape []int, v []float64) {
+	g.t.Helper()
+	tensor, err := g.file.Read(name)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if v, err = tensor.Float64s(); err != nil {
+		g.t.Fatal(err)
+	}
+	return tensor.Shape, v
+}
+
+// image reads a tensor [N][C][H][W] as [N][H][W][C]; one of two dimensions stays.
+func (g golden) image(name string) []float64 {
+	g.t.Helper()
+	shape, v := g.read(name)
+	if len(shape) == 4 {
+		v = toNHWC(shape, v)
+	}
+	return v
+}
+
+func toNHWC(shape []int, v []float64) []float64 {
+	n, c, hw := shape[0], shape[1], shape[2]*shape[3]
+	out := make([]float64, len(v))
+	for i := range n {
+		for k := range c {
+			for p := range hw {
+				out[(i*hw+p)*c+k] = v[(i*c+k)*hw+p]
+			}
+		}
+	}
+	return out
+}
+
+// params reads the network's tensors prefix+NAME.
+func (g golden) params(prefix string) []layers.Tensor {
+	var tensors []layers.Tensor
+	for _, info := range g.file.Infos() {
+		if name, ok := strings.CutPrefix(info.Name, prefix); ok {
+			shape, v := g.read(info.Name)
+			tensors = append(tensors, layers.Tensor{Name: name, Shape: shape, Values: v})
+		}
+	}
+	return tensors
+}
+
+// relative is ‖got − want‖/‖want‖.
+func relative(got, want []float64) float64 {
+	if len(got) != len(want) {
+		return math.Inf(1)
+	}
+	var diff, norm float64
+	for i := range want {
+		diff += (got[i] - want[i]) * (got[i] - want[i])
+		norm += want[i] * want[i]
+	}
+	return math.Sqrt(diff / norm)
+}
+
+// TestGoldenUNets compares whole networks with PyTorch: activations, loss, the gradient of every parameter and of the input.
+func TestGoldenUNets(t *testing.T) {
+	for _, real := range []kernels.Real{kernels.F32, kernels.F64} {
+		bound := 1e-4
+		if real == kernels.F64 {
+			bound = 1e-10
+		}
+		for _, name := range []string{"a", "b", "c", "d", "e"} {
+			t.Run(fmt.Sprintf("%s/%v", name, real), func(t *testing.T) {
+				testGoldenUNet(t, openGolden(t, "unet_"+name+".safetensors"), real, bound)
+			})
+		}
+	}
+}
+
+func testGoldenUNet(t *testing.T, file golden, real kernels.Real, bound float64) {
+	text := file.file.Metadata["config"]
+	// The caller centres the input: x is fed as 2x − 1, and dx is twice what the network gives.
+	centred := strings.Contains(text, `"center_input_sample": true`)
+	c, err := layers.ParseUNet2DConfig([]byte(strings.Replace(text, `"center_input_sample": true`, `"center_input_sample": false`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	graph, err := layers.NewUNet2D(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weights, err := graph.FromPublic(file.params("param."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var zero struct{ Names []string }
+	if err := json.Unmarshal([]byte(file.file.Metadata["zero_gradients"]), &zero); err != nil {
+		t.Fatal(err)
+	}
+	x, times, target := file.image("x"), file.image("t"), file.image("target")
+	if centred {
+		for i := range x {
+			x[i] = 2*x[i] - 1
+		}
+	}
+	checked := map[string]bool{}
+	compare := func(what string, got, want []float64) {
+		t.Helper()
+		checked[what] = true
+		if e := relative(got, want); !(e <= bound) {
+			t.Errorf("%s differs by %.2g, allowed is %.2g", what, e, bound)
+		}
+	}
+	batch := len(times)
+	onHost(t, real, func(m *machine) {
+		plan, err := graph.Plan(layers.PlanOptions{Batch: batch, Train: true, Real: real, InputGradient: true,
+			Shards: kernels.Shards{Count: 2, Size: (batch + 1) / 2}})
+		m.check(err)
+		instance, err := plan.Instantiate(m.device, m.library)
+		m.check(err)
+		w, partial := m.upload(weights), m.poisoned(2*graph.ArenaElements)
+		m.write(instance.X, x)
+		m.write(instance.Time, times)
+		if graph.Classes > 0 {
+			tensor, err := file.file.Read("labels")
+			m.check(err)
+			m.check(m.device.Write(instance.Labels, tensor.Data))
+		}
+		values := map[string]string{} // by layer, the name in the file
+		for _, info := range file.file.Infos() {
+			if module, ok := strings.CutPrefix(info.Name, "act."); ok && module != "out" && module != "time_embedding" {
+				values[graph.LastLayer(module)] = info.Name
+			}
+		}
+		values["time_embedding.linear_2"], values["conv_out"] = "act.time_embedding", "act.out"
+		instance.AfterForward(func(layer string, s layers.Shape, at gpu.Ptr) {
+			if name := values[layer]; name != "" {
+				m.sync()
+				compare(name, m.read(at, int64(batch)*s.Elements()), file.image(name))
+			}
+		})
+		instance.Forward(m.queue, w, 0, 0)
+		m.sync()
+
+		y := m.read(instance.Y, int64(len(target)))
+		var loss float64
+		dy := make([]float64, len(y))
+		for i := range y {
+			d := y[i] - target[i]
+			loss += d * d / float64(len(y))
+			dy[i] = 2 * d / float64(len(y))
+		}
+		_, want := file.read("loss")
+		compare("loss", []float64{loss}, want)
+		m.write(instance.DY, dy)
+		instance.Backward(m.queue, w, partial, 0, 0)
+		m.sync()
+		dx := m.read(instance.DX, int64(len(x)))
+		if centred {
+			for i := range dx {
+				dx[i] *= 2
+			}
+		}
+		compare("dx", dx, file.image("dx"))
+
+		sum := m.read(partial, graph.ArenaElements)
+		for i, g := range m.read(partial.Offset(graph.ArenaElements*real.Size()), graph.ArenaElements) {
+			sum[i] += g
+		}
+		for _, g := range graph.ToPublic(sum) {
+			if slices.Contains(zero.Names, g.Name) {
+				// A key's bias has no gradient: what is there is rounding, on the scale of the query's.
+				_, query := file.read("grad." + strings.Replace(g.Name, "to_k", "to_q", 1))
+				checked["grad."+g.Name] = true
+				if r := norm(g.Values) / norm(query); !(r <= bound) {
+					t.Errorf("the gradient of %s is %.2g of that of the query's bias, and 0 in exact arithmetic", g.Name, r)
+				}
+				continue
+			}
+			_, want := file.read("grad." + g.Name)
+			compare("grad."+g.Name, g.Values, want)
+		}
+	})
+	for _, info := range file.file.Infos() {
+		if n := info.Name; (strings.HasPrefix(n, "act.") || strings.HasPrefix(n, "grad.") || n == "dx" || n == "loss") && !checked[n] {
+			t.Errorf("%s was not compared", n)
+		}
+	}
+}
+
+func norm(v []float64) float64 {
+	var s float64
+	for _, x := range v {
+		s += x * x
+	}
+	return math.Sqrt(s)
+}

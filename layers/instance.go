@@ -1,0 +1,207 @@
+package layers
+
+import (
+	"errors"
+	"fmt"
+
+	"ddgpu/gpu"
+	"ddgpu/kernels"
+)
+
+// Instance is a plan with memory on a device. Its methods are called inside the device's Do.
+type Instance struct {
+	// X is the input [N][H][W][C], Time the N steps (reals) that the images are at, Labels their N classes (int32; 0 without classes).
+	X, Time, Labels gpu.Ptr
+	// Y is the output. With Train, DY is where the caller puts its gradient before Backward, which leaves it as it is. With InputGradient, DX
+	// is the gradient of X.
+	Y, DY, DX gpu.Ptr
+
+	plan   *Plan
+	device *gpu.Device
+	memory []gpu.Ptr // what Close frees
+	at     []gpu.Ptr // of the plan's storages
+	after  func(node int, backward bool)
+}
+
+// Instantiate allocates the plan's memory on the device of a library. Nothing is allocated later.
+func (p *Plan) Instantiate(d *gpu.Device, l *kernels.Library) (*Instance, error) {
+	if l.Real() != p.Options.Real || l.Device() != d {
+		return nil, fmt.Errorf("a plan in %v for device %d, kernels in %v for device %d", p.Options.Real, d.Index, l.Real(), l.Device().Index)
+	}
+	i := &Instance{plan: p, device: d, at: make([]gpu.Ptr, len(p.storages))}
+	err := i.allocate()
+	if err == nil {
+		err = i.writeConstants()
+	}
+	if err != nil {
+		return nil, errors.Join(err, i.Close())
+	}
+	address := func(s slot) gpu.Ptr {
+		if s == none {
+			return 0
+		}
+		return i.at[s]
+	}
+	i.X, i.Time, i.Labels = address(p.x), address(p.time), address(p.labels)
+	i.Y, i.DY, i.DX = address(p.y), address(p.dy), address(p.dx)
+	return i, nil
+}
+
+func (i *Instance) allocate() error {
+	p := i.plan
+	alloc := func(what string, bytes int64) (gpu.Ptr, error) {
+		m, err := i.device.Alloc(fmt.Sprintf("%s (batch %d)", what, p.Options.Batch), bytes)
+		if err == nil {
+			i.memory = append(i.memory, m)
+		}
+		return m, err
+	}
+	for _, part := range []struct {
+		what  string
+		slots []slot
+		bytes int64
+	}{{"activations", p.activations, p.Activations}, {"workspace", p.scratch, p.Workspace}} {
+		if part.bytes == 0 {
+			continue
+		}
+		var base gpu.Ptr
+		var err error
+		if !p.Options.NoOverlap {
+			if base, err = alloc(part.what, part.bytes); err != nil {
+				return err
+			}
+		}
+		for _, s := range part.slots {
+			t := &p.storages[s]
+			if !p.Options.NoOverlap {
+				i.at[s] = base.Offset(t.offset)
+			} else if i.at[s], err = alloc(part.what+" of "+t.name, t.bytes); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (i *Instance) writeConstants() error {
+	for s, t := range i.plan.storages {
+		if t.constants == nil {
+			continue
+		}
+		if err := i.device.Write(i.at[s], realBytes(t.constants, i.plan.Options.Real)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// realBytes is v as it lies in memory in a number type.
+func realBytes(v []float64, r kernels.Real) []byte {
+	if r == kernels.F64 {
+		return gpu.Bytes(v)
+	}
+	narrow := make([]float32, len(v))
+	for i, x := range v {
+		narrow[i] = float32(x)
+	}
+	return gpu.Bytes(narrow)
+}
+
+// Plan is what the instance was made from.
+func (i *Instance) Plan() *Plan { return i.plan }
+
+// Close frees the memory; work that uses it must have ended.
+func (i *Instance) Close() error {
+	var errs []error
+	for _, p := range i.memory {
+		errs = append(errs, i.device.Free(p))
+	}
+	i.memory = nil
+	return errors.Join(errs...)
+}
+
+// Forward queues the computation of Y from X, Time and Labels. weights is an arena; state is a kernels.StepState and offset the position of
+// the batch's first image after state.First, which dropout layers draw by; without dropout they are not read.
+func (i *Instance) Forward(q *kernels.Queue, weights, state gpu.Ptr, offset int64) {
+	c := i.call(q, weights, 0, state, offset)
+	for k, n := range i.plan.Graph.nodes {
+		if c.node = &i.plan.nodes[k]; c.node.idle {
+			continue
+		}
+		n.op.forward(&c)
+		if i.after != nil {
+			i.after(k, false)
+		}
+	}
+}
+
+// Backward queues the computation of each shard's gradient of the weights from DY, after a Forward with the same arguments. partial is
+// Shards.Count arenas one after another; elements that belong to no tensor are not written, so it must be cleared once before they are read.
+func (i *Instance) Backward(q *kernels.Queue, weights, partial, state gpu.Ptr, offset int64) {
+	if !i.plan.Options.Train {
+		q.Fail(errors.New("a backward pass of a plan without Train"))
+		return
+	}
+	c := i.call(q, weights, partial, state, offset)
+	for k := len(i.plan.nodes) - 1; k >= 0; k-- {
+		if c.node = &i.plan.nodes[k]; !c.node.backward {
+			continue
+		}
+		i.plan.Graph.nodes[k].op.backward(&c)
+		if i.after != nil {
+			i.after(k, true)
+		}
+	}
+}
+
+func (i *Instance) call(q *kernels.Queue, weights, partial, state gpu.Ptr, offset int64) call {
+	return call{i: i, q: q, images: i.plan.Options.Batch, shards: i.plan.Options.Shards, weights: weights, partial: partial, state: state, offset: offset}
+}
+
+// call is where everything lies for one node in one Forward or Backward.
+type call struct {
+	i                       *Instance
+	node                    *binding
+	q                       *kernels.Queue
+	images                  int
+	shards                  kernels.Shards
+	weights, partial, state gpu.Ptr
+	offset                  int64
+}
+
+func (c *call) address(s slot) gpu.Ptr {
+	if s == none {
+		return 0
+	}
+	return c.i.at[s]
+}
+
+func (c *call) in(j int) gpu.Ptr      { return c.address(c.node.in[j]) }
+func (c *call) out() gpu.Ptr          { return c.address(c.node.out[0]) }
+func (c *call) kept(j int) gpu.Ptr    { return c.address(c.node.kept[j]) }
+func (c *call) scratch(j int) gpu.Ptr { return c.address(c.node.scratch[j]) }
+func (c *call) constants() gpu.Ptr    { return c.address(c.node.constants) }
+
+// dIn and dOut are the gradients of an input and of the output; dIn is 0 where nobody wants it.
+func (c *call) dIn(j int) gpu.Ptr { return c.address(c.node.dIn[j]) }
+func (c *call) dOut() gpu.Ptr     { return c.address(c.node.dOut) }
+
+// prior is a gradient of input 0 to add to that which backward computes, in the same place, or 0.
+func (c *call) prior() gpu.Ptr { return c.address(c.node.prior) }
+
+// term is one of the gradients that a fan-out adds up.
+func (c *call) term(j int) gpu.Ptr { return c.address(c.node.terms[j]) }
+
+// weight and gradient are a parameter's place in the weights, and in the first shard's gradients; 0 for parameter −1.
+func (c *call) weight(param int) gpu.Ptr   { return c.at(c.weights, param) }
+func (c *call) gradient(param int) gpu.Ptr { return c.at(c.partial, param) }
+
+func (c *call) at(arena gpu.Ptr, param int) gpu.Ptr {
+	if param < 0 {
+		return 0
+	}
+	return arena.Offset(c.i.plan.Graph.Params[param].Offset * c.i.plan.Options.Real.Size())
+}
+
+// stride is from one shard's gradients to the next one's, in elements.
+func (c *call) stride() int64 { return c.i.plan.Graph.ArenaElements }

@@ -1,0 +1,159 @@
+package layers
+
+import "fmt"
+
+// Param is one tensor of parameters.
+type Param struct {
+	// Name and Shape are public, those of diffusers: convolutions [out][in][kernel height][kernel width], matrices [out][in].
+	Name  string
+	Shape []int
+	// Offset is where the tensor begins in an arena, in elements: a multiple of 16, but a group norm's bias follows its weight.
+	Offset   int64
+	Elements int64
+	// Layout says how the arena has the tensor, Init what it is before training.
+	Layout Layout
+	Init   Init
+
+	follows bool // the tensor before it, without a gap
+}
+
+// Layout is how a tensor lies in an arena.
+type Layout int
+
+// The layouts.
+const (
+	AsPublic    Layout = iota // as its public shape has it: vectors, and tables of embeddings
+	Convolution               // public [O][I][KH][KW], in the arena [KH][KW][I][O]
+	Matrix                    // public [O][I], in the arena [I][O]
+)
+
+// tensorAlign is what offsets in an arena are multiples of, in elements.
+const tensorAlign = 16
+
+// SpareElements is how many elements at the end of an arena belong to no tensor.
+const SpareElements = 16
+
+// param adds a parameter and returns its number.
+func (b *builder) param(name string, layout Layout, init Init, shape ...int) int {
+	n := int64(1)
+	for _, d := range shape {
+		n *= int64(d)
+	}
+	b.g.Params = append(b.g.Params, Param{Name: name, Shape: shape, Elements: n, Layout: layout, Init: init})
+	return len(b.g.Params) - 1
+}
+
+// place gives every parameter its offset.
+func (g *Graph) place() {
+	end := int64(0)
+	for i := range g.Params {
+		p := &g.Params[i]
+		if !p.follows {
+			end = roundUp(end, tensorAlign)
+		}
+		p.Offset = end
+		end += p.Elements
+		g.Parameters += p.Elements
+	}
+	g.ArenaElements = roundUp(end, tensorAlign) + SpareElements
+}
+
+func roundUp(n, multiple int64) int64 { return (n + multiple - 1) / multiple * multiple }
+
+// matrices is the tensor in the arena as `count` matrices of rows×columns; its public form is one matrix [columns][rows·count], columns
+// of a row being [rows][count].
+func (p *Param) matrices() (count, rows, columns int) {
+	switch p.Layout {
+	case Convolution:
+		return p.Shape[2] * p.Shape[3], p.Shape[1], p.Shape[0]
+	case Matrix:
+		return 1, p.Shape[1], p.Shape[0]
+	}
+	return 1, 1, int(p.Elements)
+}
+
+// each calls f for every element with its index in the public tensor and in the arena.
+func (p *Param) each(f func(public, arena int64)) {
+	count, rows, columns := p.matrices()
+	at := p.Offset
+	for m := range count {
+		for r := range rows {
+			for c := range columns {
+				f((int64(c)*int64(rows)+int64(r))*int64(count)+int64(m), at)
+				at++
+			}
+		}
+	}
+}
+
+// ToPublic returns the tensor from an arena in its public shape.
+func (p *Param) ToPublic(arena []float64) []float64 {
+	v := make([]float64, p.Elements)
+	p.each(func(public, at int64) { v[public] = arena[at] })
+	return v
+}
+
+// FromPublic puts the tensor, given in its public shape, into an arena.
+func (p *Param) FromPublic(arena, values []float64) {
+	p.each(func(public, at int64) { arena[at] = values[public] })
+}
+
+// Tensor is an array with a name.
+type Tensor struct {
+	Name   string
+	Shape  []int
+	Values []float64
+}
+
+// ToPublic returns an arena's tensors by their public names, in public shapes.
+func (g *Graph) ToPublic(arena []float64) []Tensor {
+	tensors := make([]Tensor, len(g.Params))
+	for i := range g.Params {
+		p := &g.Params[i]
+		tensors[i] = Tensor{p.Name, p.Shape, p.ToPublic(arena)}
+	}
+	return tensors
+}
+
+// FromPublic makes an arena of tensors by their public names: these and no others, in their public shapes.
+func (g *Graph) FromPublic(tensors []Tensor) ([]float64, error) {
+	byName := make(map[string]*Tensor, len(tensors))
+	for i := range tensors {
+		t := &tensors[i]
+		if byName[t.Name] != nil {
+			return nil, fmt.Errorf("tensor %s comes twice", t.Name)
+		}
+		byName[t.Name] = t
+	}
+	arena := make([]float64, g.ArenaElements)
+	for i := range g.Params {
+		p := &g.Params[i]
+		t := byName[p.Name]
+		if t == nil {
+			return nil, fmt.Errorf("tensor %s %v is missing", p.Name, p.Shape)
+		}
+		if !equal(t.Shape, p.Shape) || int64(len(t.Values)) != p.Elements {
+			return nil, fmt.Errorf("tensor %s has the shape %v and %d values, the network's is %v", p.Name, t.Shape, len(t.Values), p.Shape)
+		}
+		p.FromPublic(arena, t.Values)
+		delete(byName, p.Name)
+	}
+	for i := range tensors {
+		if t := &tensors[i]; byName[t.Name] != nil {
+			return nil, fmt.Errorf("tensor %s %v is none of the network's", t.Name, t.Shape)
+		}
+	}
+	return arena, nil
+}
+
+func equal(a, b []int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}

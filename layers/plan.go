@@ -1,0 +1,245 @@
+package layers
+
+import (
+	"fmt"
+	"math"
+
+	"ddgpu/kernels"
+)
+
+// PlanOptions says what a plan is for.
+type PlanOptions struct {
+	// Batch is the images of one launch.
+	Batch int
+	// Train keeps what Backward needs; without it an Instance has only Forward, and memory is reused at once.
+	Train bool
+	// Shards divides the batch for the parameter gradients; its zero value is one shard. Used with Train.
+	Shards kernels.Shards
+	// Real is the number type.
+	Real kernels.Real
+	// Dropout lets the dropout layers act; without it they cost nothing.
+	Dropout bool
+	// InputGradient makes Backward compute the gradient of X as well.
+	InputGradient bool
+	// NoOverlap gives each tensor an allocation of its own, so that a sanitizer sees an access beside it, and no tensor replaces another.
+	NoOverlap bool
+}
+
+// Plan is the memory of a graph for one batch size: what lies where, and from which step to which.
+type Plan struct {
+	Graph   *Graph
+	Options PlanOptions
+	// Activations is the bytes of inputs, outputs, activations and their gradients; Workspace what single launches work in.
+	Activations, Workspace int64
+
+	storages             []storage
+	nodes                []binding // by the graph's nodes
+	x, time, labels      slot
+	y, dy, dx            slot
+	steps                int // of Forward and Backward together
+	activations, scratch []slot
+}
+
+// slot is a position in Plan.storages.
+type slot int
+
+// none is the slot of what is not there.
+const none slot = -1
+
+// storage is memory that one tensor has from step first to step last. Step i < n is the forward of node i, step 2n−1−i its backward.
+type storage struct {
+	name        string
+	bytes       int64
+	first, last int
+	workspace   bool
+	constants   []float64
+	offset      int64 // within the activations or the workspace
+}
+
+// binding is where the tensors of a node lie.
+type binding struct {
+	in, out, kept, scratch []slot
+	dIn                    []slot
+	dOut, prior, constants slot
+	terms                  []slot // of a fan-out: the gradients to add up
+	idle                   bool   // forward does nothing, the output is the input
+	backward               bool
+}
+
+// Plan lays out memory for a batch size. It touches no device.
+func (g *Graph) Plan(o PlanOptions) (*Plan, error) {
+	if o.Batch < 1 {
+		return nil, fmt.Errorf("planning memory for a batch of %d images: want at least 1", o.Batch)
+	}
+	if o.Train && o.Shards == (kernels.Shards{}) {
+		o.Shards = kernels.Shards{Count: 1, Size: o.Batch}
+	}
+	if o.Train && (o.Shards.Count < 1 || o.Shards.Size < 1 || int64(o.Shards.Count)*int64(o.Shards.Size) < int64(o.Batch)) {
+		return nil, fmt.Errorf("planning memory: %d shards of %d images do not hold a batch of %d", o.Shards.Count, o.Shards.Size, o.Batch)
+	}
+	for _, n := range g.nodes {
+		if s := n.out[0].shape; int64(o.Batch)*int64(s.pixels()) > math.MaxInt32 {
+			return nil, fmt.Errorf("%s: %d images of %v have more pixels than a launch can count", n.name, o.Batch, s)
+		}
+	}
+	p := &planner{Plan: &Plan{Graph: g, Options: o, nodes: make([]binding, len(g.nodes)), steps: len(g.nodes)}}
+	if o.Train {
+		p.steps *= 2
+	}
+	p.forward()
+	if o.Train {
+		p.backward()
+	}
+	p.pack()
+	return p.Plan, nil
+}
+
+// planner walks through Forward and Backward and notes when each tensor is used.
+type planner struct {
+	*Plan
+	at []slot // of the graph's values
+}
+
+func (p *planner) new(name string, bytes int64, step int) slot {
+	p.storages = append(p.storages, storage{name: name, bytes: bytes, first: step, last: step})
+	return slot(len(p.storages) - 1)
+}
+
+// reals makes storage for a number of reals for each image.
+func (p *planner) reals(name string, perImage int64, step int) slot {
+	return p.new(name, perImage*int64(p.Options.Batch)*p.Options.Real.Size(), step)
+}
+
+// use notes that a step reads or writes what lies there.
+func (p *planner) use(s slot, step int) slot {
+	if s != none {
+		t := &p.storages[s]
+		t.first, t.last = min(t.first, step), max(t.last, step)
+	}
+	return s
+}
+
+// always gives storage to one tensor from before the first step until after the last.
+func (p *planner) always(s slot) slot { return p.use(p.use(s, 0), p.steps) }
+
+func (p *planner) forward() {
+	g, o := p.Graph, p.Options
+	p.at = make([]slot, g.values)
+	p.x = p.always(p.reals("input", g.In.Elements(), 0))
+	p.time = p.always(p.reals("time", 1, 0))
+	p.labels, p.dy, p.dx = none, none, none
+	if g.Classes > 0 {
+		p.labels = p.always(p.new("labels", int64(o.Batch)*4, 0))
+	}
+	p.at[g.x.index] = p.x
+	for i, n := range g.nodes {
+		b, need := &p.nodes[i], n.op.needs()
+		b.dOut, b.prior, b.constants = none, none, none
+		for _, v := range n.in {
+			b.in = append(b.in, p.use(p.at[v.index], i))
+		}
+		_, fan := n.op.(fanOut)
+		b.idle = fan || need.dropout && !o.Dropout
+		for _, v := range n.out {
+			s := none
+			if b.idle {
+				s = b.in[0]
+			} else {
+				s = p.reals(n.name, v.shape.Elements(), i)
+			}
+			p.at[v.index] = s
+			b.out = append(b.out, s)
+		}
+		for _, reals := range need.kept {
+			b.kept = append(b.kept, p.reals(n.name, reals, i))
+		}
+		if need.constants != nil {
+			b.constants = p.always(p.new(n.name, int64(len(need.constants))*o.Real.Size(), 0))
+			p.storages[b.constants].constants = need.constants
+		}
+	}
+	p.y = p.use(p.at[g.out.index], p.steps)
+}
+
+func (p *planner) backward() {
+	g, o := p.Graph, p.Options
+	// Which values have a gradient: those that a parameter, or the input where its gradient is asked for, has a part in.
+	wanted := make([]bool, g.values)
+	wanted[g.x.index] = o.InputGradient
+	branchOf := make([]int, g.values) // 1 + the fan-out that a value comes from
+	for i, n := range g.nodes {
+		_, fan := n.op.(fanOut)
+		for _, v := range n.out {
+			wanted[v.index] = n.op.needs().params
+			for _, x := range n.in {
+				wanted[v.index] = wanted[v.index] || wanted[x.index]
+			}
+			if fan {
+				branchOf[v.index] = i + 1
+			}
+		}
+	}
+	p.dy = p.always(p.reals("gradient of the output", g.Out.Elements(), 0))
+	gradient := make([]slot, g.values)
+	gradient[g.out.index] = p.dy
+	for i := len(g.nodes) - 1; i >= 0; i-- {
+		n, b, step := g.nodes[i], &p.nodes[i], p.steps-1-i
+		if !wanted[n.out[0].index] {
+			continue
+		}
+		b.backward = true
+		need := n.op.needs()
+		if _, fan := n.op.(fanOut); fan {
+			for _, t := range b.terms {
+				p.use(t, step)
+			}
+			gradient[n.in[0].index] = b.terms[0]
+			continue
+		}
+		b.dOut = p.use(gradient[n.out[0].index], step)
+		for _, j := range need.inputs {
+			p.use(b.in[j], step)
+		}
+		if need.output {
+			p.use(b.out[0], step)
+		}
+		for _, s := range b.kept {
+			p.use(s, step)
+		}
+		for _, reals := range need.scratch {
+			s := p.reals(n.name, reals, step)
+			p.storages[s].workspace = true
+			b.scratch = append(b.scratch, s)
+		}
+		for j, v := range n.in {
+			var terms *[]slot // of the fan-out that v is a branch of, so far
+			if f := branchOf[v.index]; f > 0 {
+				terms = &p.nodes[f-1].terms
+			}
+			s := none
+			switch {
+			case need.passes == j+1, b.idle:
+				s = b.dOut
+			case need.adds && j == 0 && !wanted[v.index]:
+			case need.adds && j == 0 && terms != nil && len(*terms) > 0:
+				// The sum so far is added to and replaced.
+				b.prior = p.use((*terms)[len(*terms)-1], step)
+				b.dIn = append(b.dIn, b.prior)
+				continue
+			default:
+				s = p.reals("gradient of "+v.name, v.shape.Elements(), step)
+			}
+			b.dIn = append(b.dIn, s)
+			gradient[v.index] = s
+			if terms != nil && s != none {
+				*terms = append(*terms, s)
+			}
+		}
+		if b.idle {
+			b.backward = false
+		}
+	}
+	if o.InputGradient {
+		p.dx = p.use(gradient[g.x.index], p.steps)
+	}
+}
