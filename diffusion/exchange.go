@@ -1,0 +1,116 @@
+package diffusion
+
+import (
+	"errors"
+
+	"ddgpu/gpu"
+)
+
+// exchange is what a device needs to add its gradient to those of the others: each device sums one slice of the arena over all devices, in
+// the order of a tree, and collects the other slices from whoever summed them.
+type exchange struct {
+	slice  int64   // elements; the last slice may be shorter, or empty
+	parts  gpu.Ptr // [devices][slice]
+	ready  *gpu.Event
+	summed *gpu.Event
+}
+
+// sliceMultiple keeps slices aligned for vector loads, in elements.
+const sliceMultiple = 16
+
+func (e *exchange) build(p *pool, arena int64, devices int) (err error) {
+	if devices == 1 {
+		return nil
+	}
+	perDevice := (arena + int64(devices) - 1) / int64(devices)
+	e.slice = (perDevice + sliceMultiple - 1) / sliceMultiple * sliceMultiple
+	if e.parts, err = p.reals("the exchange of gradients", e.slice*int64(devices)); err != nil {
+		return err
+	}
+	if e.ready, err = p.device.NewEvent(); err != nil {
+		return err
+	}
+	e.summed, err = p.device.NewEvent()
+	return err
+}
+
+func (e *exchange) close() error {
+	if e.summed == nil {
+		return nil
+	}
+	return errors.Join(e.ready.Close(), e.summed.Close())
+}
+
+// bounds gives slice i of an arena, in elements.
+func (e *exchange) bounds(i int, arena int64) (first, n int64) {
+	first = min(int64(i)*e.slice, arena)
+	return first, min(e.slice, arena-first)
+}
+
+// exchange leaves on every device the sum of all devices' gradients. An event is recorded on all devices before any stream waits for it.
+func (t *Trainer) exchange() error {
+	if len(t.replicas) == 1 {
+		return nil
+	}
+	each := func(f func(r *replica) error) error {
+		return t.machine.Each(func(d *gpu.Device) error { return f(t.replicas[d.Index]) })
+	}
+	return firstError(
+		func() error { return each(func(r *replica) error { return r.stream.Record(r.exchange.ready) }) },
+		func() error { return each(t.sumSlice) },
+		func() error { return each(t.collectSlices) },
+	)
+}
+
+func firstError(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sumSlice brings the device's slice from all devices and adds it up in place.
+func (t *Trainer) sumSlice(r *replica) error {
+	e, arena := &r.exchange, t.graph.ArenaElements
+	first, n := e.bounds(r.device.Index, arena)
+	for i, peer := range t.replicas {
+		if err := r.stream.Wait(peer.exchange.ready); err != nil {
+			return err
+		}
+		if n == 0 {
+			continue
+		}
+		err := r.stream.CopyPeer(r.at(e.parts, int64(i)*e.slice), r.device, r.at(peer.gradientArena(), first), peer.device, n*r.real.Size())
+		if err != nil {
+			return err
+		}
+	}
+	if n > 0 {
+		r.queue.TreeSum(len(t.replicas), n, r.at(e.parts, 0), e.parts, e.slice)
+	}
+	if err := r.queue.Err(); err != nil {
+		return err
+	}
+	return r.stream.Record(e.summed)
+}
+
+// collectSlices brings every summed slice. It waits for all devices, so that none overwrites a gradient that another still reads.
+func (t *Trainer) collectSlices(r *replica) error {
+	for _, peer := range t.replicas {
+		if err := r.stream.Wait(peer.exchange.summed); err != nil {
+			return err
+		}
+	}
+	for i, peer := range t.replicas {
+		first, n := r.exchange.bounds(i, t.graph.ArenaElements)
+		if n == 0 {
+			continue
+		}
+		if err := r.stream.CopyPeer(r.at(r.gradientArena(), first), r.device, peer.exchange.parts, peer.device, n*r.real.Size()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

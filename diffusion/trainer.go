@@ -1,0 +1,193 @@
+package diffusion
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"ddgpu/diffusion/data"
+	"ddgpu/diffusion/schedule"
+	"ddgpu/gpu"
+	"ddgpu/kernels"
+	"ddgpu/layers"
+)
+
+// Trainer trains one network on all devices of a machine.
+//
+// Each device holds a copy of the weights and computes the gradient of its shards of every batch. The gradients of all shards are added in
+// one fixed tree and every device makes the same update, so that the weights have the same bits on any number of devices, with any number
+// of micro-batches, resumed or not.
+type Trainer struct {
+	config   Config
+	machine  *gpu.Machine
+	graph    *layers.Graph
+	replicas []*replica
+	drawers  []*drawer // share the replicas' averaged weights
+	train    data.Dataset
+	heldOut  data.Dataset
+	loader   *data.Loader
+	step     int64 // updates made
+}
+
+// readAhead is how many batches are read in advance.
+const readAhead = 4
+
+// DivergedError is a loss or gradient that is not finite; the weights are spoilt, the last checkpoint is not.
+type DivergedError struct {
+	Step  int64
+	What  string
+	Value float64
+}
+
+func (e *DivergedError) Error() string {
+	return fmt.Sprintf("training diverged: the %s of step %d is %v; resume from a checkpoint with a lower learning rate", e.What, e.Step, e.Value)
+}
+
+// StepResult is what one step reports.
+type StepResult struct {
+	Step         int64   // counted from 1
+	Loss         float64 // mean over the batch
+	GradNorm     float64 // of all parameters, before clipping
+	LearningRate float64
+}
+
+// NewTrainer puts a freshly initialised network on every device of m. heldOut may be nil.
+func NewTrainer(m *gpu.Machine, c Config, train, heldOut data.Dataset) (*Trainer, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if err := c.Train.checkDevices(len(m.Devices)); err != nil {
+		return nil, err
+	}
+	if c.real() == kernels.F64 && !m.Host {
+		return nil, &ConfigError{Key: "precision", Reason: "is f64, which only the host device has: use f32, or --devices host"}
+	}
+	if err := c.checkData(train); err != nil {
+		return nil, err
+	}
+	graph, err := layers.NewUNet2D(c.Model)
+	if err != nil {
+		return nil, &ConfigError{Key: "model", Reason: err.Error()}
+	}
+	noise, err := schedule.New(c.Schedule)
+	if err != nil {
+		return nil, &ConfigError{Key: "schedule", Reason: err.Error()}
+	}
+	t := &Trainer{config: c, machine: m, graph: graph, train: train, heldOut: heldOut}
+	weights := graph.InitWeights(c.Seed)
+	t.replicas = make([]*replica, len(m.Devices))
+	t.drawers = make([]*drawer, len(m.Devices))
+	err = m.Each(func(d *gpu.Device) (err error) {
+		r, err := newReplica(d, &t.config, graph, noise, len(m.Devices))
+		if err != nil {
+			return err
+		}
+		t.replicas[d.Index] = r
+		if err := r.setWeights(weights); err != nil {
+			return err
+		}
+		t.drawers[d.Index], err = newDrawer(r.library, graph, noise, &t.config, r.ema, t.drawBatch())
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	t.startLoader()
+	return t, nil
+}
+
+// drawBatch is how many images a device validates or samples at once: as many as it trains on.
+func (t *Trainer) drawBatch() int { return t.config.Train.cut(len(t.machine.Devices), 0, 0).Count }
+
+func (c *Config) checkData(set data.Dataset) error {
+	if classes := c.Model.NumClassEmbeds; classes != nil && set.Classes() > *classes {
+		return &ConfigError{Key: "model.num_class_embeds", Reason: fmt.Sprintf("is %d, but the images have %d classes", *classes, set.Classes())}
+	}
+	want := data.Shape{H: c.Model.SampleSize.H, W: c.Model.SampleSize.W, C: c.Model.InChannels}
+	if set.Shape() != want {
+		return &ConfigError{Key: "data.path", Reason: fmt.Sprintf("has images of %v, the network is made for %v", set.Shape(), want)}
+	}
+	return nil
+}
+
+func (t *Trainer) startLoader() {
+	if t.loader != nil {
+		t.loader.Close()
+	}
+	order := data.NewOrder(t.config.Seed, t.train.Len())
+	t.loader = data.NewLoader(t.train, order, t.config.Train.Batch, int(t.step), readAhead)
+}
+
+// Steps is how many updates the weights have had.
+func (t *Trainer) Steps() int64 { return t.step }
+
+// Graph is the network.
+func (t *Trainer) Graph() *layers.Graph { return t.graph }
+
+// Step makes one update. A cancelled context stops it before it begins, never half-way. The error is a *DivergedError when the loss or the
+// gradient is not finite.
+func (t *Trainer) Step(ctx context.Context) (StepResult, error) {
+	if err := ctx.Err(); err != nil {
+		return StepResult{}, err
+	}
+	batch, err := t.loader.Next(ctx)
+	if err != nil {
+		return StepResult{}, err
+	}
+	state := t.stepState(t.step + 1)
+	err = t.machine.Each(func(d *gpu.Device) error { return t.replicas[d.Index].gradient(batch, state) })
+	if err == nil {
+		err = t.exchange()
+	}
+	if err == nil {
+		err = t.machine.Each(func(d *gpu.Device) error { return t.replicas[d.Index].update() })
+	}
+	if err != nil {
+		return StepResult{}, fmt.Errorf("step %d: %w", t.step+1, err)
+	}
+	t.step++
+	r := t.replicas[0]
+	result := StepResult{Step: t.step, Loss: r.loss / float64(t.config.Train.Batch), GradNorm: r.norm, LearningRate: state.LearningRate}
+	for _, v := range []struct {
+		what  string
+		value float64
+	}{{"loss", result.Loss}, {"gradient norm", result.GradNorm}} {
+		if math.IsNaN(v.value) || math.IsInf(v.value, 0) {
+			return result, &DivergedError{Step: t.step, What: v.what, Value: v.value}
+		}
+	}
+	return result, nil
+}
+
+// stepState is what the kernels of update k = 1, 2, … read.
+func (t *Trainer) stepState(k int64) kernels.StepState {
+	o := t.config.Optimizer
+	return kernels.StepState{
+		Seed: t.config.Seed, Step: uint64(k),
+		LearningRate: t.config.LearningRateAt(int(k)), EMADecay: t.config.EMADecayAt(int(k)),
+		Correction1: 1 - math.Pow(o.Beta1, float64(k)), Correction2: 1 - math.Pow(o.Beta2, float64(k)),
+	}
+}
+
+// Sample draws images with the averaged weights and the configuration's sampler, [N][H][W][C] in [−1, 1].
+func (t *Trainer) Sample(ctx context.Context, r SampleRequest) ([]float32, error) {
+	return draw(ctx, t.machine, t.drawers, r)
+}
+
+// Close frees what the trainer holds on the devices.
+func (t *Trainer) Close() error {
+	if t.loader != nil {
+		t.loader.Close()
+	}
+	return t.machine.Each(func(d *gpu.Device) error {
+		var errs []error
+		if w := t.drawers[d.Index]; w != nil {
+			errs = append(errs, w.close())
+		}
+		if r := t.replicas[d.Index]; r != nil {
+			errs = append(errs, r.close())
+		}
+		return errors.Join(errs...)
+	})
+}
