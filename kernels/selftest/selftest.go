@@ -55,6 +55,7 @@ func All() []Op {
 		elementOps(),
 		resampleOps(),
 		reduceOps(),
+		peakOps(),
 	)
 }
 
@@ -64,7 +65,7 @@ type Options struct {
 	Short   bool              // leaves out large cases
 	Ops     []Op              // nil: All
 	Match   func(string) bool // operations by name; nil: all of them
-	Repeats int               // of a measurement; 0: 20
+	Repeats int               // of a measurement, at most; 0: 20
 	Done    func(Result)      // called after each case of Run
 	Timed   func(Timing)      // called after each case of Bench
 }

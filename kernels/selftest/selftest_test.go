@@ -197,3 +197,23 @@ func TestLaunchError(t *testing.T) {
 		return nil
 	})
 }
+
+func TestBench(t *testing.T) {
+	onDevice(t, "host", func(d *gpu.Device) error {
+		var heard int
+		timings, err := Bench(d, kernels.F32, Options{Match: func(name string) bool { return name == "shard_sum" || name == "peak" }, Repeats: 1,
+			Timed: func(Timing) { heard++ }})
+		if len(timings) == 0 || len(timings) != heard {
+			t.Errorf("%d timings, %d reported", len(timings), heard)
+		}
+		for _, x := range timings {
+			if x.Op != "shard_sum" || x.Median <= 0 || x.BytesPerSecond() <= 0 || x.FLOPsPerSecond() <= 0 || !(x.Share() > 0 && x.Share() < 100) {
+				t.Errorf("%+v: share %g", x, x.Share())
+			}
+			if c := x.Ceilings; c.BytesPerSecond < 1e8 || c.FLOPsPerSecond < 1e8 || c.BytesPerSecond > 1e15 || c.FLOPsPerSecond > 1e17 {
+				t.Errorf("%+v", c)
+			}
+		}
+		return err
+	})
+}
