@@ -161,11 +161,17 @@ func measureCeilings(d *gpu.Device, q *kernels.Queue, repeats int) (c Ceilings, 
 	adding := fastest(func(q *kernels.Queue) { q.Add(n, z, x, y) })
 	c.BytesPerSecond = max(2*float64(bytes)/copying, 3*float64(bytes)/adding)
 
-	const blocks, steps = 1024, 4096
+	// Launches that take a millisecond or more, so that starting one is no part of it.
+	const blocks = 1024
 	values, chains := q.PeakShape()
 	out := b.Scratch(blocks * values)
-	peak := fastest(func(q *kernels.Queue) { q.Peak(blocks, steps, 0.999, 0.001, out) })
-	c.FLOPsPerSecond = 2 * steps * float64(blocks*values*chains) / peak
+	for steps := 1 << 10; ; steps *= 2 {
+		took := fastest(func(q *kernels.Queue) { q.Peak(blocks, steps, 0.999, 0.001, out) })
+		c.FLOPsPerSecond = 2 * float64(steps) * float64(blocks*values*chains) / took
+		if took > 1e-3 || steps == 1<<20 {
+			break
+		}
+	}
 	return c, join(b.err, copied)
 }
 
