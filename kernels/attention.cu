@@ -186,12 +186,12 @@ DEVICE void attention_backward_key_value(T* dk, T* dv, const T* dy, const T* lse
 #define KEY_VALUE_ARGS (dk, dv, dy, lse, delta, q, k, v, length, heads, dim, scale)
 
 // GEOMETRY: threads of a block, its own rows.
-#define ATTENTION_ENTRY(name, op, D, params, args)                    \
-  template <class T>                                                  \
-  DEVICE void name##_body params {                                    \
-    op<T, AttentionTile<D, T>> args;                                  \
-  }                                                                   \
-  BLOCK_KERNEL(name, (AttentionTile<D, real>::threads), params, args) \
+#define ATTENTION_ENTRY(name, op, D, params, args)                                           \
+  template <class T>                                                                         \
+  DEVICE void name##_body params {                                                           \
+    op<T, AttentionTile<D, T>> args;                                                         \
+  }                                                                                          \
+  BLOCK_KERNEL_MIN(name, (AttentionTile<D, real>::threads), (D == 32 ? 1 : 0), params, args) \
   GEOMETRY(name, AttentionTile<D, real>::threads, AttentionTile<D, real>::own)
 #define ATTENTION_ENTRIES(D)                                                                           \
   ATTENTION_ENTRY(attention_forward_##D, attention_forward, D, FORWARD_PARAMS, FORWARD_ARGS)           \

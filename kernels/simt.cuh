@@ -153,6 +153,7 @@ constexpr simt::Entry simt_entry(const char* name, const char* variant, void (*)
   SIMT_LIST("simt_entries") static const simt::Entry* const name##_listed = &name##_table;
 #define KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, false, params, args)
 #define BLOCK_KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, true, params, args)
+#define BLOCK_KERNEL_MIN(name, max_threads, min_blocks, params, args) SIMT_ENTRY(name, max_threads, true, params, args)
 #define GEOMETRY(name, ...)                                                                                     \
   static constexpr int name##_geometry[] = {__VA_ARGS__};                                                       \
   static constexpr simt::Global name##_global = {#name "_geometry", SIMT_STRING(SIMT_VARIANT), name##_geometry, \
@@ -170,10 +171,9 @@ constexpr simt::Entry simt_entry(const char* name, const char* variant, void (*)
 #define __forceinline__ inline __attribute__((always_inline))
 #include <__clang_cuda_builtin_vars.h>
 #define __syncwarp(mask) __nvvm_bar_warp_sync(mask)
-#define SIMT_BOUNDS(max_threads) __launch_bounds__(max_threads)
+#define SIMT_MIN_BLOCKS 0
 #else
-// Of nvcc's PTX, ptxas trades a few spills for more blocks unless one block a multiprocessor is said to be enough.
-#define SIMT_BOUNDS(max_threads) __launch_bounds__(max_threads, 1)
+#define SIMT_MIN_BLOCKS 1
 #endif
 
 #define DEVICE static __device__ __forceinline__
@@ -215,10 +215,16 @@ DEVICE T simt_shuffled(T v, uint32_t lane, int mode) {
 #define shfl_down(v, lane) simt_shuffled(v, lane, 1)
 #define shfl_xor(v, lane) simt_shuffled(v, lane, 2)
 
-#define SIMT_ENTRY(name, max_threads, params, args) \
-  extern "C" __global__ SIMT_BOUNDS(max_threads) void name params { name##_body<real> args; }
-#define KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, params, args)
-#define BLOCK_KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, params, args)
+// min_blocks: with 0, ptxas chooses how many blocks a multiprocessor should hold, and may spill a little to get there; with 1
+// it takes the registers that it wants. nvcc's PTX spills more readily, so there 1 is the least.
+#define SIMT_ENTRY(name, max_threads, min_blocks, params, args)                                                           \
+  extern "C" __global__ __launch_bounds__(max_threads,                                                                    \
+                                          min_blocks > SIMT_MIN_BLOCKS ? min_blocks : SIMT_MIN_BLOCKS) void name params { \
+    name##_body<real> args;                                                                                               \
+  }
+#define KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, 0, params, args)
+#define BLOCK_KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, 0, params, args)
+#define BLOCK_KERNEL_MIN(name, max_threads, min_blocks, params, args) SIMT_ENTRY(name, max_threads, min_blocks, params, args)
 #define GEOMETRY(name, ...) extern "C" __device__ __constant__ __attribute__((used)) const int name##_geometry[] = {__VA_ARGS__};
 
 #endif
