@@ -61,6 +61,7 @@ build_packages() {
 }
 
 deps() {
+  [ -z "${DDGPU_CLANG:-}" ] || command -v "$clang" >/dev/null || fail "DDGPU_CLANG=$clang is not there"
   command -v go >/dev/null || fail "missing: go; install Go $(sed -n "s,^go ,,p" go.mod) or newer from https://go.dev/dl"
   # shellcheck disable=SC2046 # a list of words
   install_packages $(build_packages)
