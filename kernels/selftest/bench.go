@@ -14,6 +14,7 @@ import (
 type Timing struct {
 	Op, Shape string
 	Median    time.Duration // of one run of the launches
+	Spread    time.Duration // half the distance between the quartiles
 	Bytes     float64       // that they must move at least
 	FLOPs     float64       // their arithmetic
 	Ceilings  Ceilings      // of the device
@@ -84,7 +85,8 @@ func timeCase(d *gpu.Device, q *kernels.Queue, op string, c Case, o Options) (t 
 	if err != nil {
 		return t, err
 	}
-	t.Median = times[len(times)/2]
+	n := len(times)
+	t.Median, t.Spread = times[n/2], (times[n-1-n/4]-times[n/4])/2
 	return t, nil
 }
 
