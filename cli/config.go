@@ -87,11 +87,17 @@ func overrideFlags() (flags []cli.Flag) {
 	return flags
 }
 
+// emptyConfig is what a configuration is where nothing is set.
+func emptyConfig() diffusion.Config {
+	config := diffusion.DefaultConfig()
+	config.Model = layers.DefaultUNet2DConfig()
+	return config
+}
+
 // resolve builds the configuration: defaults, then the preset, then --config, then --set, then the other flags. Without preset and file it
 // starts from the configuration of the run folder, if that holds one.
 func resolve(c *cli.Context, runConfig string) (diffusion.Config, error) {
-	config := diffusion.DefaultConfig()
-	config.Model = layers.DefaultUNet2DConfig()
+	config := emptyConfig()
 	var err error
 	switch {
 	case c.IsSet("preset"):

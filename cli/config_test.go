@@ -13,8 +13,7 @@ import (
 // preset resolves an embedded preset as the command line does.
 func preset(t *testing.T, name string) diffusion.Config {
 	t.Helper()
-	config := diffusion.DefaultConfig()
-	config.Model = layers.DefaultUNet2DConfig()
+	config := emptyConfig()
 	if err := overlayPreset(name, &config); err != nil {
 		t.Fatal(err)
 	}

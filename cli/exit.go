@@ -56,6 +56,7 @@ var exitRules = []struct {
 	{exitError, func(err error) bool { return errors.Is(err, syscall.ENOSPC) }}, // whatever was being written
 	{exitPreempted, is[*preemptedError]},
 	{exitHang, is[*hangError]},
+	{exitDiverged, is[*diffusion.DivergedError]},
 	{exitBadData, is[*data.Error]},
 	{exitBadData, is[*checkpoint.Error]},
 	{exitBadData, is[*safetensors.FormatError]},

@@ -36,7 +36,12 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
+			trainCommand(),
+			sampleCommand(),
+			forwardCommand(),
 			devicesCommand(),
+			selftestCommand(),
+			benchCommand(),
 			configCommand(),
 		},
 		Description: `Start with
@@ -92,6 +97,16 @@ func unknownFlag(c *cli.Context, err error, _ bool) error {
 		return usagef("unknown option --%s%s", name, suggest("--"+name, known))
 	}
 	return usagef("%s", strings.NewReplacer("flag -", "option --", "flag needs an argument: -", "option needs a value: --").Replace(text))
+}
+
+// require refuses a command line without an option that has no default.
+func require(c *cli.Context, names ...string) error {
+	for _, name := range names {
+		if c.String(name) == "" {
+			return usagef("%s: --%s is missing; see ddgpu %s --help", c.Command.Name, name, c.Command.Name)
+		}
+	}
+	return nil
 }
 
 func commandNames(app *cli.App) (names []string) {

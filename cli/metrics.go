@@ -21,6 +21,9 @@ type metric struct {
 	ImagesPerSecond float64  `json:"images_per_second"`
 }
 
+// maxMetric bounds a line of the file, in bytes.
+const maxMetric = 64 << 10
+
 // metricsFile is an append-only metrics.jsonl and the points that it holds.
 type metricsFile struct {
 	file   *os.File
@@ -35,7 +38,7 @@ func openMetrics(path string, step int64) (*metricsFile, error) {
 		return nil, fmt.Errorf("opening metrics: %w", err)
 	}
 	points, end, err := readMetrics(file, step)
-	if err == nil {
+	if stat, statErr := file.Stat(); err == nil && (statErr != nil || stat.Size() != end) {
 		err = file.Truncate(end)
 	}
 	if err == nil {
@@ -50,14 +53,14 @@ func openMetrics(path string, step int64) (*metricsFile, error) {
 
 // readMetrics returns the lines up to and including step, and the offset at which they end.
 func readMetrics(r io.Reader, step int64) (points []metric, end int64, err error) {
-	lines := bufio.NewReader(r)
+	lines := bufio.NewReaderSize(r, maxMetric)
 	for n := 1; ; n++ {
-		line, err := lines.ReadBytes('\n')
+		line, err := lines.ReadSlice('\n')
 		if err == io.EOF {
 			return points, end, nil // what precedes it, if anything, is a line without its end
 		}
-		if err != nil {
-			return nil, 0, err
+		if err != nil { // among others bufio.ErrBufferFull: a line of more than maxMetric bytes
+			return nil, 0, fmt.Errorf("line %d: %w", n, err)
 		}
 		var m metric
 		if err := json.Unmarshal(line, &m); err != nil {

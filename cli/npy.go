@@ -136,6 +136,41 @@ func float32Array(shape []int, values []float32) *array {
 	return &array{shape, "<f4", data}
 }
 
+// float64Array and int32Array likewise.
+func float64Array(shape []int, values []float64) *array {
+	data := make([]byte, 0, 8*len(values))
+	for _, v := range values {
+		data = binary.LittleEndian.AppendUint64(data, math.Float64bits(v))
+	}
+	return &array{shape, "<f8", data}
+}
+
+func int32Array(values []int32) *array {
+	data := make([]byte, 0, 4*len(values))
+	for _, v := range values {
+		data = binary.LittleEndian.AppendUint32(data, uint32(v))
+	}
+	return &array{[]int{len(values)}, "<i4", data}
+}
+
+// Float64s is all elements.
+func (a *array) Float64s() []float64 {
+	values := make([]float64, a.Len())
+	for i := range values {
+		values[i] = a.At(i)
+	}
+	return values
+}
+
+// float32s is the array rounded to float32.
+func (a *array) float32s() *array {
+	values := make([]float32, a.Len())
+	for i := range values {
+		values[i] = float32(a.At(i))
+	}
+	return float32Array(a.Shape, values)
+}
+
 // WriteTo writes format 1.0, with the header padded so that the elements begin at a multiple of 64 bytes.
 func (a *array) WriteTo(w io.Writer) (int64, error) {
 	words := make([]string, len(a.Shape))

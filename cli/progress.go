@@ -6,6 +6,8 @@ import (
 	"os"
 	"sort"
 	"strings"
+	"sync"
+	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -18,7 +20,19 @@ import (
 type progress interface {
 	Step(m metric, memory int64)        // after every step; memory is device memory in bytes, 0 when unknown
 	Note(message string, fields fields) // what happens now and then: a validation, a checkpoint, a resume
+	Report(s summary) error             // at the end of a run that is complete
 	Close()
+}
+
+// summary is what a training leaves behind.
+type summary struct {
+	Run        string   `json:"run"`
+	Steps      int64    `json:"steps"`
+	ValLoss    *float64 `json:"val_loss,omitempty"`
+	Samples    string   `json:"samples,omitempty"`
+	LossCurve  string   `json:"loss_curve"`
+	Checkpoint string   `json:"checkpoint"`
+	Hash       string   `json:"hash"` // equal hashes are equal weights, to the bit
 }
 
 type fields map[string]any
@@ -61,21 +75,35 @@ func (l *jsonLines) Note(message string, f fields) {
 	l.log.Info().Fields(map[string]any(f)).Msg(message)
 }
 
+func (l *jsonLines) Report(s summary) error {
+	e := l.log.Info().Str("run", s.Run).Int64("steps", s.Steps)
+	if s.ValLoss != nil {
+		e = e.Float64("val_loss", *s.ValLoss)
+	}
+	if s.Samples != "" {
+		e = e.Str("samples", s.Samples)
+	}
+	e.Str("loss_curve", s.LossCurve).Str("checkpoint", s.Checkpoint).Str("hash", s.Hash).Msg("done")
+	return nil
+}
+
 func (l *jsonLines) Close() {}
 
 // bar is one line of a terminal, with notes above it.
 type bar struct {
-	w   io.Writer
-	bar *progressbar.ProgressBar
+	w     io.Writer
+	bar   *progressbar.ProgressBar
+	steps int64
+	rate  rate
+	end   sync.Once
 }
 
 func newBar(w io.Writer, steps int64) *bar {
-	return &bar{w, progressbar.NewOptions64(steps,
+	return &bar{w: w, steps: steps, bar: progressbar.NewOptions64(steps,
 		progressbar.OptionSetWriter(w),
 		progressbar.OptionShowCount(),
 		progressbar.OptionSetWidth(24),
-		progressbar.OptionSetPredictTime(true),
-		progressbar.OptionShowElapsedTimeOnFinish(),
+		progressbar.OptionSetPredictTime(false), // it would count the steps before a resume as made in no time
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionUseANSICodes(true),
 		progressbar.OptionSetTheme(progressbar.ThemeASCII),
@@ -83,8 +111,24 @@ func newBar(w io.Writer, steps int64) *bar {
 }
 
 func (b *bar) Step(m metric, memory int64) {
-	b.bar.Describe(describe(m, memory))
+	b.bar.Describe(describe(m, memory, b.rate.left(time.Now(), m.Step, b.steps)))
 	b.bar.Set64(m.Step)
+}
+
+// rate is how fast steps come, from the first one that this process made.
+type rate struct {
+	start time.Time
+	first int64
+}
+
+// left is the time until the last step, validations and samples on the way included; 0 while it is unknown.
+func (r *rate) left(now time.Time, step, steps int64) time.Duration {
+	if r.start.IsZero() {
+		r.start, r.first = now, step
+		return 0
+	}
+	each := now.Sub(r.start) / time.Duration(max(1, step-r.first))
+	return (time.Duration(steps-step) * each).Round(time.Second)
 }
 
 func (b *bar) Note(message string, f fields) {
@@ -93,13 +137,32 @@ func (b *bar) Note(message string, f fields) {
 	b.bar.RenderBlank()
 }
 
-func (b *bar) Close() { fmt.Fprintln(b.w) }
+func (b *bar) Close() { b.end.Do(func() { fmt.Fprintln(b.w) }) }
+
+func (b *bar) Report(s summary) error {
+	b.Close()
+	t := tabwriter.NewWriter(b.w, 0, 0, 2, ' ', 0)
+	if s.ValLoss != nil {
+		fmt.Fprintf(t, "validation loss\t%.4f\n", *s.ValLoss)
+	}
+	if s.Samples != "" {
+		fmt.Fprintf(t, "samples\t%s\n", s.Samples)
+	}
+	fmt.Fprintf(t, "loss curve\t%s\n", s.LossCurve)
+	fmt.Fprintf(t, "checkpoint\t%s\n", s.Checkpoint)
+	fmt.Fprintf(t, "its hash\t%s\n", s.Hash)
+	fmt.Fprintf(t, "draw more\tddgpu sample --model %s --n 64 --out grid.png\n", s.Run)
+	return t.Flush()
+}
 
 // describe is the text before the bar. Widths are fixed so that the bar stands still.
-func describe(m metric, memory int64) string {
+func describe(m metric, memory int64, left time.Duration) string {
 	text := fmt.Sprintf("loss %.4f  grad %.3f  lr %.1e  %5.0f img/s", m.Loss, m.GradNorm, m.LR, m.ImagesPerSecond)
 	if memory > 0 {
 		text += "  " + humanize.IBytes(uint64(memory))
+	}
+	if left > 0 {
+		text += fmt.Sprintf("  %v left", left)
 	}
 	return text
 }

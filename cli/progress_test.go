@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestJSONLines(t *testing.T) {
@@ -54,5 +55,16 @@ func TestBar(t *testing.T) {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the terminal shows %q, without %q", b.String(), want)
 		}
+	}
+}
+
+func TestTimeLeft(t *testing.T) {
+	var r rate
+	start := time.Now()
+	if left := r.left(start, 401, 600); left != 0 {
+		t.Errorf("after one step %v are left, want none said", left)
+	}
+	if left := r.left(start.Add(10*time.Second), 411, 600); left != 189*time.Second {
+		t.Errorf("a step takes 1 s and 189 are left: %v", left)
 	}
 }

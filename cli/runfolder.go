@@ -60,8 +60,11 @@ func (r *runFolder) SampleGrid(step int64) string {
 
 const configName = "config.yaml"
 
-// writeFile writes a file completely or not at all.
+// writeFile writes a file completely or not at all. What is not a file (/dev/stdout, a pipe) is written to as it is.
 func writeFile(path string, encode func(io.Writer) error) error {
+	if stat, err := os.Stat(path); err == nil && !stat.Mode().IsRegular() {
+		return writeThrough(path, encode)
+	}
 	file, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
@@ -71,6 +74,17 @@ func writeFile(path string, encode func(io.Writer) error) error {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	if err := file.CloseAtomicallyReplace(); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+func writeThrough(path string, encode func(io.Writer) error) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		err = join(encode(file), file.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"ddgpu/diffusion/checkpoint"
 )
 
 // TestMain lets the scripts run this test's binary as the program ddgpu, in a process of its own.
@@ -31,8 +35,13 @@ func TestMain(m *testing.M) {
 //	cut FILE N            keeps the first N bytes
 //	bomb FILE             writes a PNG of a few hundred bytes that claims 60,000 × 60,000 pixels
 //	fakecuda DIR          builds a libcuda.so.1 that finds no GPU
+//	random FILE DIM…      writes random float32 numbers, in (0, 1), as a .npy of that shape
+//	hash RUN              remembers the hash of the run's newest checkpoint
+//	samehash RUN          requires that hash of this run
+//	murder N FILE args…   runs ddgpu args N times and kills it each time at some moment after FILE has grown
 //
-// The environment has $REPO, the repository, and devices are host unless a script says otherwise.
+// The environment has $REPO, the repository; tiny.yaml, a small configuration, lies in the folder; and devices are host unless a script says
+// otherwise.
 func TestScripts(t *testing.T) {
 	repo, err := filepath.Abs("..")
 	if err != nil {
@@ -43,7 +52,17 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("REPO", repo)
 			env.Setenv("DDGPU_DEVICES", "host")
-			return nil
+			tiny, err := os.ReadFile("testdata/tiny.yaml")
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(env.WorkDir, "tiny.yaml"), tiny, 0o644)
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "tmpfs" { // whether a small disk can be made for one process
+				return false, fmt.Errorf("unknown condition %s", name)
+			}
+			return exec.Command("unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt").Run() == nil, nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"fails":    scriptFails,
@@ -53,6 +72,10 @@ func TestScripts(t *testing.T) {
 			"cut":      scriptCut,
 			"bomb":     scriptBomb,
 			"fakecuda": scriptFakeCUDA,
+			"random":   scriptRandom,
+			"hash":     scriptHash,
+			"samehash": scriptSameHash,
+			"murder":   scriptMurder,
 		},
 	})
 }
@@ -81,4 +104,58 @@ func scriptAwait(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s has no match of %s after a minute", args[0], args[1])
+}
+
+// newestHash is the hash that a run's newest checkpoint names, after all of the checkpoint has been verified.
+func newestHash(ts *testscript.TestScript, run string) string {
+	e, ok, err := checkpoint.Latest(filepath.Join(ts.MkAbs(run), "checkpoints"))
+	ts.Check(err)
+	if !ok {
+		ts.Fatalf("%s has no checkpoint", run)
+	}
+	c, err := checkpoint.Open(e.Path)
+	ts.Check(err)
+	return c.Manifest.Hash
+}
+
+func scriptHash(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv("HASH", newestHash(ts, args[0]))
+}
+
+func scriptSameHash(ts *testscript.TestScript, _ bool, args []string) {
+	if got, want := newestHash(ts, args[0]), ts.Getenv("HASH"); got != want {
+		ts.Fatalf("the newest checkpoint of %s has the hash %s, want %s", args[0], got, want)
+	}
+}
+
+func scriptMurder(ts *testscript.TestScript, _ bool, args []string) {
+	times, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	grown := ts.MkAbs(args[1])
+	for i := range times {
+		before, _ := os.Stat(grown)
+		path, err := exec.LookPath("ddgpu")
+		ts.Check(err)
+		child := exec.Command(path, args[2:]...)
+		child.Dir = ts.MkAbs(".")
+		child.Env = append(os.Environ(), "DDGPU_DEVICES=host")
+		ts.Check(child.Start())
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+			now, err := os.Stat(grown)
+			if err == nil && (before == nil || now.ModTime().After(before.ModTime())) {
+				break
+			}
+			if time.Now().After(deadline) {
+				_ = child.Process.Kill()
+				ts.Fatalf("%s has not grown for a minute", args[1])
+			}
+		}
+		wait := time.Duration(rand.IntN(300)) * time.Millisecond
+		time.Sleep(wait)
+		ts.Check(child.Process.Kill())
+		if err := child.Wait(); err == nil {
+			ts.Fatalf("run %d had ended before it was killed, %v after its first step: it needs more steps", i, wait)
+		}
+		ts.Logf("killed %v after %s had grown", wait, args[1])
+	}
 }

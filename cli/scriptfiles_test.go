@@ -81,3 +81,19 @@ func scriptFakeCUDA(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("compiling a library: %v: %s", err, out)
 	}
 }
+
+func scriptRandom(ts *testscript.TestScript, _ bool, args []string) {
+	var shape []int
+	n := 1
+	for _, word := range args[1:] {
+		dim, err := strconv.Atoi(word)
+		ts.Check(err)
+		shape = append(shape, dim)
+		n *= dim
+	}
+	values := make([]float32, n)
+	for i := range values {
+		values[i] = rand.Float32()
+	}
+	ts.Check(writeNPY(ts.MkAbs(args[0]), float32Array(shape, values)))
+}

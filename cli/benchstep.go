@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"ddgpu/diffusion"
+	"ddgpu/diffusion/data"
+)
+
+// noiseImages is a dataset of random images that costs nothing to read.
+type noiseImages struct {
+	shape   data.Shape
+	classes int
+}
+
+func (n noiseImages) Len() int          { return 1 << 16 }
+func (n noiseImages) Shape() data.Shape { return n.shape }
+func (n noiseImages) Classes() int      { return n.classes }
+
+func (n noiseImages) At(i int, dst []byte) (int32, error) {
+	random := rand.NewPCG(uint64(i), 0)
+	for j := range n.shape.Bytes() {
+		dst[j] = byte(random.Uint64())
+	}
+	return int32(i % max(1, n.classes)), nil
+}
+
+// trainStep times whole steps: images to the devices, forward, backward, exchange, update.
+func (b *benching) trainStep() error {
+	c := b.config
+	set := noiseImages{data.Shape{H: c.Model.SampleSize.H, W: c.Model.SampleSize.W, C: c.Model.InChannels}, c.Classes()}
+	t, err := diffusion.NewTrainer(b.machine, c, set, nil)
+	if err != nil {
+		return err
+	}
+	rates, err := b.times(func() error {
+		_, err := t.Step(context.Background())
+		return err
+	})
+	if err := join(err, t.Close()); err != nil {
+		return err
+	}
+	b.images(trainStep, c.Train.Batch, rates)
+	return nil
+}
+
+// benchSamplingSteps is how many sampling steps one measurement averages over.
+const benchSamplingSteps = 5
+
+// sampleStep times sampling steps of a whole batch with fresh weights: the time does not depend on their values.
+func (b *benching) sampleStep() error {
+	c := b.config
+	c.Sampler.Steps, c.Sampler.Spacing = benchSamplingSteps, "even"
+	model, err := diffusion.NewModel(c)
+	if err != nil {
+		return err
+	}
+	devices := len(b.machine.Devices)
+	g, err := diffusion.NewGenerator(b.machine, model, (c.Train.Batch+devices-1)/devices)
+	if err != nil {
+		return err
+	}
+	labels := roundRobin(c, 0, c.Train.Batch)
+	times, err := b.times(func() error {
+		_, err := g.Sample(context.Background(), diffusion.SampleRequest{N: c.Train.Batch, Labels: labels})
+		return err
+	})
+	if err := join(err, g.Close()); err != nil {
+		return err
+	}
+	for i := range times {
+		times[i] /= benchSamplingSteps
+	}
+	b.images(sampleStep, c.Train.Batch, times)
+	return nil
+}
+
+// times runs f twice to warm up, then as often as is asked for.
+func (b *benching) times(f func() error) ([]time.Duration, error) {
+	var times []time.Duration
+	for i := range b.repeats + 2 {
+		start := time.Now()
+		if err := f(); err != nil {
+			return nil, err
+		}
+		if i >= 2 {
+			times = append(times, time.Since(start))
+		}
+		b.alive("a whole step runs")
+	}
+	return times, nil
+}
+
+// images adds a row in images per second.
+func (b *benching) images(name string, batch int, times []time.Duration) {
+	slices.Sort(times)
+	rate := func(t time.Duration) float64 { return float64(batch) / t.Seconds() }
+	n := len(times)
+	b.add(benchRow{Name: name, Shape: fmt.Sprintf("%s, batch %d", b.config.Name, batch), Unit: "images/s", Value: rate(times[n/2]),
+		Spread: (rate(times[n/4]) - rate(times[n-1-n/4])) / 2, Batch: batch})
+}

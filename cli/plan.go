@@ -1,0 +1,26 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/dustin/go-humanize"
+
+	"ddgpu/diffusion"
+)
+
+// writePlan prints what a network costs, as comments of YAML.
+func writePlan(w io.Writer, config diffusion.Config, devices int, m diffusion.Memory) error {
+	fmt.Fprintf(w, "#\n# %s parameters in %d tensors\n", humanize.Comma(m.Parameters), m.Tensors)
+	fmt.Fprintf(w, "# memory of each of %d device(s) at batch %d, %d micro-batch(es), %s:\n#\n", devices, config.Train.Batch,
+		config.Train.MicroBatches, config.Precision)
+	row := func(name string, bytes int64) {
+		fmt.Fprintf(w, "#   %-38s %10s %18s bytes\n", name, humanize.IBytes(uint64(bytes)), humanize.Comma(bytes))
+	}
+	for _, r := range m.Rows {
+		row(r.Name, r.Bytes)
+	}
+	row("total", m.Total)
+	row("of these, per image of a launch", m.PerImage)
+	return nil
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"ddgpu/diffusion"
+	"ddgpu/diffusion/checkpoint"
+)
+
+// openRunFor opens and locks the run folder of a training and finds the checkpoint that it continues from, "" for none. The folder must belong to
+// this configuration, or hold nothing to continue.
+func openRunFor(out, resume string, config diffusion.Config) (folder *runFolder, from string, err error) {
+	folder, err = openRun(out)
+	if err != nil {
+		return nil, "", err
+	}
+	newest, found, err := checkpoint.Latest(folder.Checkpoints())
+	if err == nil && found && resume == "never" {
+		if folder, err = folder.startOver(); err != nil {
+			return nil, "", err
+		}
+		found = false
+	}
+	if err == nil && found {
+		err = checkOwner(folder, config, newest)
+	}
+	if err == nil && resume != "auto" && resume != "never" {
+		if found && newest.Path != resume && !sameFile(newest.Path, resume) {
+			err = usagef("%s has checkpoints of its own: to continue from %s, choose another --out", out, resume)
+		}
+		newest.Path, found = resume, true
+	}
+	if err != nil {
+		folder.Close()
+		return nil, "", err
+	}
+	if !found {
+		return folder, "", nil
+	}
+	return folder, newest.Path, nil
+}
+
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
+// checkOwner refuses a folder whose checkpoints another configuration made, or whose training went on for longer than is asked for.
+func checkOwner(folder *runFolder, config diffusion.Config, newest checkpoint.Entry) error {
+	advice := fmt.Sprintf("choose another folder with --out, or start over with --resume never, which keeps this one as %s", folder.spareName())
+	if newest.Step > int64(config.Train.Steps) {
+		return usagef("%s has been trained for %d steps already, more than the %d asked for: %s", folder.path, newest.Step, config.Train.Steps, advice)
+	}
+	was := emptyConfig()
+	if !exists(folder.Config()) {
+		return nil // the trainer compares with the checkpoint
+	}
+	if err := overlayFile(folder.Config(), &was); err != nil {
+		return err
+	}
+	if d := diffusion.Difference(was, config); d != "" {
+		return usagef("%s was trained with another configuration (%s): %s", folder.path, d, advice)
+	}
+	return nil
+}
+
+// spareName is the first of PATH.1, PATH.2, … that is free.
+func (r *runFolder) spareName() string {
+	for n := 1; ; n++ {
+		if name := fmt.Sprintf("%s.%d", r.path, n); !exists(name) {
+			return name
+		}
+	}
+}
+
+// startOver gives the folder another name and opens an empty one in its place.
+func (r *runFolder) startOver() (*runFolder, error) {
+	name := r.spareName()
+	if err := os.Rename(r.path, name); err != nil {
+		r.Close()
+		return nil, fmt.Errorf("keeping the earlier run: %w", err)
+	}
+	if err := r.Close(); err != nil {
+		return nil, fmt.Errorf("closing the earlier run: %w", err)
+	}
+	return openRun(r.path)
+}
