@@ -239,10 +239,10 @@ native() {
   ninja -f build/build.ninja --quiet "$@" | sed "/no work to do/d"
 }
 
-# What a Go build needs: the driver library first on the search path, under a folder named by its content, because Go's cache
-# does not look into archives. `asan` and `tsan` give the sanitizers' builds, which native asan tsan makes.
+# What a Go build needs: the driver library first on the search path. Go's cache does not look into archives, so a linker flag
+# names the library's content: packages that use cgo are compiled once, programs are linked anew when the library changes. `asan` and `tsan` give the sanitizers' builds, which native asan tsan makes.
 environment() {
-  local folder=build/${1:-host} flags=-O2
+  local folder=build/${1:-host} flags=-O2 goflags
   [ -s "$folder/current" ] || fail "$folder is not built yet: run ./build.sh"
   case ${1:-host} in
     asan) flags="-O2 -fsanitize=address,undefined" ;;
@@ -251,7 +251,9 @@ environment() {
   echo "export CGO_ENABLED=1"
   echo "export CC=$clang"
   echo "export CGO_CFLAGS='-O2 -g -Wno-deprecated-declarations -I$root/gpu/driver'"
-  echo "export CGO_LDFLAGS='$flags -g -L$root/$folder/$(cat "$folder/current") -static-libgcc'"
+  echo "export CGO_LDFLAGS='$flags -g -L$root/$folder/lib -static-libgcc'"
+  goflags=" $(go env GOFLAGS)"
+  echo "export GOFLAGS='${goflags%% -ldflags=*} -ldflags=-extldflags=-L$root/$folder/$(cat "$folder/current")'"
 }
 
 build() {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # archive.sh CLANG OUT TESTS OBJECTS…: joins the objects into libcuda.a, and those listed in TESTS into libtestkernels.a, both in
-# a folder HASH beside OUT, and writes HASH to OUT. One `ld -r` object each, so that the linker cannot drop the kernel
-# tables; a folder named by content, so that Go's cache sees a change.
+# a folder HASH beside OUT, which `lib` beside it points to, and writes HASH to OUT. One `ld -r` object each, so that the
+# linker cannot drop the kernel tables.
 set -e
 clang=$1 out=$2 tests=$3
 shift 3
@@ -23,4 +23,5 @@ if [ ! -e "$folder/$hash/libcuda.a" ]; then
   mv "$folder/$hash.new" "$folder/$hash"
 fi
 rm "$folder/libcuda.o" "$folder/libtestkernels.o"
+ln -sfn "$hash" "$folder/lib"
 [ "$(cat "$out" 2>/dev/null)" = "$hash" ] || echo "$hash" >"$out"
