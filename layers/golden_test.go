@@ -1,4 +1,4 @@
-package layers_test
+package layers
 
 import (
 	"encoding/json"
@@ -9,9 +9,7 @@ import (
 	"testing"
 
 	"ddgpu/diffusion/safetensors"
-	"ddgpu/gpu"
 	"ddgpu/kernels"
-	"ddgpu/layers"
 )
 
 // golden is a file of testdata/golden made by unet.py.
@@ -66,12 +64,12 @@ func toNHWC(shape []int, v []float64) []float64 {
 }
 
 // params reads the network's tensors prefix+NAME.
-func (g golden) params(prefix string) []layers.Tensor {
-	var tensors []layers.Tensor
+func (g golden) params(prefix string) []Tensor {
+	var tensors []Tensor
 	for _, info := range g.file.Infos() {
 		if name, ok := strings.CutPrefix(info.Name, prefix); ok {
 			shape, v := g.read(info.Name)
-			tensors = append(tensors, layers.Tensor{Name: name, Shape: shape, Values: v})
+			tensors = append(tensors, Tensor{Name: name, Shape: shape, Values: v})
 		}
 	}
 	return tensors
@@ -109,11 +107,11 @@ func testGoldenUNet(t *testing.T, file golden, real kernels.Real, bound float64)
 	text := file.file.Metadata["config"]
 	// The caller centres the input: x is fed as 2x − 1, and dx is twice what the network gives.
 	centred := strings.Contains(text, `"center_input_sample": true`)
-	c, err := layers.ParseUNet2DConfig([]byte(strings.Replace(text, `"center_input_sample": true`, `"center_input_sample": false`, 1)))
+	c, err := ParseUNet2DConfig([]byte(strings.Replace(text, `"center_input_sample": true`, `"center_input_sample": false`, 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	graph, err := layers.NewUNet2D(c)
+	graph, err := NewUNet2D(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +139,7 @@ func testGoldenUNet(t *testing.T, file golden, real kernels.Real, bound float64)
 	}
 	batch := len(times)
 	onHost(t, real, func(m *machine) {
-		plan, err := graph.Plan(layers.PlanOptions{Batch: batch, Train: true, Real: real, InputGradient: true,
+		plan, err := graph.Plan(PlanOptions{Batch: batch, Train: true, Real: real, InputGradient: true,
 			Shards: kernels.Shards{Count: 2, Size: (batch + 1) / 2}})
 		m.check(err)
 		instance, err := plan.Instantiate(m.device, m.library)
@@ -157,16 +155,17 @@ func testGoldenUNet(t *testing.T, file golden, real kernels.Real, bound float64)
 		values := map[string]string{} // by layer, the name in the file
 		for _, info := range file.file.Infos() {
 			if module, ok := strings.CutPrefix(info.Name, "act."); ok && module != "out" && module != "time_embedding" {
-				values[graph.LastLayer(module)] = info.Name
+				values[lastLayer(graph, module)] = info.Name
 			}
 		}
 		values["time_embedding.linear_2"], values["conv_out"] = "act.time_embedding", "act.out"
-		instance.AfterForward(func(layer string, s layers.Shape, at gpu.Ptr) {
-			if name := values[layer]; name != "" {
+		instance.after = func(k int, backward bool) {
+			n := graph.nodes[k]
+			if name := values[n.name]; name != "" && !backward {
 				m.sync()
-				compare(name, m.read(at, int64(batch)*s.Elements()), file.image(name))
+				compare(name, m.read(instance.at[plan.nodes[k].out[0]], int64(batch)*n.out[0].shape.Elements()), file.image(name))
 			}
-		})
+		}
 		instance.Forward(m.queue, w, 0, 0)
 		m.sync()
 
@@ -214,6 +213,17 @@ func testGoldenUNet(t *testing.T, file golden, real kernels.Real, bound float64)
 			t.Errorf("%s was not compared", n)
 		}
 	}
+}
+
+// lastLayer is the last layer whose name is prefix or below it.
+func lastLayer(g *Graph, prefix string) string {
+	last := ""
+	for _, n := range g.nodes {
+		if _, fan := n.op.(fanOut); !fan && (n.name == prefix || strings.HasPrefix(n.name, prefix+".")) {
+			last = n.name
+		}
+	}
+	return last
 }
 
 func norm(v []float64) float64 {
