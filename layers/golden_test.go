@@ -170,13 +170,7 @@ func testGoldenUNet(t *testing.T, file golden, real kernels.Real, bound float64)
 		m.sync()
 
 		y := m.read(instance.Y, int64(len(target)))
-		var loss float64
-		dy := make([]float64, len(y))
-		for i := range y {
-			d := y[i] - target[i]
-			loss += d * d / float64(len(y))
-			dy[i] = 2 * d / float64(len(y))
-		}
+		loss, dy := squareLoss(y, target)
 		_, want := file.read("loss")
 		compare("loss", []float64{loss}, want)
 		m.write(instance.DY, dy)
