@@ -43,15 +43,6 @@ func openMachine(c *cli.Context) (*gpu.Machine, error) {
 	return m, nil
 }
 
-// withMachine runs f on the devices of --devices and closes them.
-func withMachine(c *cli.Context, f func(m *gpu.Machine) error) error {
-	m, err := openMachine(c)
-	if err != nil {
-		return err
-	}
-	return join(f(m), m.Close())
-}
-
 // join is err, or what followed it where that alone failed: after an error, a failing clean-up says nothing new.
 func join(err, after error) error {
 	if err != nil {

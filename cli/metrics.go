@@ -2,12 +2,9 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 )
 
@@ -72,22 +69,6 @@ func readMetrics(r io.Reader, step int64) (points []metric, end int64, err error
 		points = append(points, m)
 		end += int64(len(line))
 	}
-}
-
-// loadMetrics reads a whole file, which need not exist.
-func loadMetrics(path string) ([]metric, error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	points, _, err := readMetrics(bytes.NewReader(text), 1<<62)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	return points, nil
 }
 
 // Append writes one line with a single write, so that a kill leaves a line or none.

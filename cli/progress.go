@@ -102,7 +102,7 @@ func newBar(w io.Writer, steps int64) *bar {
 	return &bar{w: w, steps: steps, bar: progressbar.NewOptions64(steps,
 		progressbar.OptionSetWriter(w),
 		progressbar.OptionShowCount(),
-		progressbar.OptionSetWidth(24),
+		progressbar.OptionSetWidth(10),
 		progressbar.OptionSetPredictTime(false), // it would count the steps before a resume as made in no time
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionUseANSICodes(true),
@@ -112,7 +112,7 @@ func newBar(w io.Writer, steps int64) *bar {
 
 func (b *bar) Step(m metric, memory int64) {
 	b.bar.Describe(describe(m, memory, b.rate.left(time.Now(), m.Step, b.steps)))
-	b.bar.Set64(m.Step)
+	_ = b.bar.Set64(m.Step) // a bar that cannot be drawn is no reason to stop
 }
 
 // rate is how fast steps come, from the first one that this process made.
@@ -132,9 +132,9 @@ func (r *rate) left(now time.Time, step, steps int64) time.Duration {
 }
 
 func (b *bar) Note(message string, f fields) {
-	b.bar.Clear()
+	_ = b.bar.Clear()
 	fmt.Fprintln(b.w, message+f.String())
-	b.bar.RenderBlank()
+	_ = b.bar.RenderBlank()
 }
 
 func (b *bar) Close() { b.end.Do(func() { fmt.Fprintln(b.w) }) }
@@ -155,14 +155,14 @@ func (b *bar) Report(s summary) error {
 	return t.Flush()
 }
 
-// describe is the text before the bar. Widths are fixed so that the bar stands still.
+// describe is the text before the bar, short enough for both to fit into a line of 100 columns.
 func describe(m metric, memory int64, left time.Duration) string {
-	text := fmt.Sprintf("loss %.4f  grad %.3f  lr %.1e  %5.0f img/s", m.Loss, m.GradNorm, m.LR, m.ImagesPerSecond)
+	text := fmt.Sprintf("loss %.4f grad %.3f lr %.1e %.0f img/s", m.Loss, m.GradNorm, m.LR, m.ImagesPerSecond)
 	if memory > 0 {
-		text += "  " + humanize.IBytes(uint64(memory))
+		text += " " + humanize.IBytes(uint64(memory))
 	}
 	if left > 0 {
-		text += fmt.Sprintf("  %v left", left)
+		text += fmt.Sprintf(" %v left", left)
 	}
 	return text
 }

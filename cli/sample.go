@@ -286,7 +286,7 @@ func newCounter(c *cli.Context, n int) *counter {
 func (k *counter) Done(first, n, step, steps int) {
 	share := (float64(first) + float64(n)*float64(step)/float64(steps)) / float64(k.n)
 	if k.bar != nil {
-		k.bar.Set(int(1000 * share))
+		_ = k.bar.Set(int(1000 * share)) // a bar that cannot be drawn is no reason to stop
 	}
 	if tenth := int(10 * share); k.lines != nil && tenth > k.tenth {
 		k.tenth = tenth
