@@ -93,14 +93,14 @@ DEVICE void conv_backward_weight(T* partial, const T* dy, const T* x, long long 
   }                                                       \
   BLOCK_KERNEL(name, Tile::threads, params, args)         \
   GEOMETRY(name, Tile::threads, Tile::BM, Tile::BN, aligned ? wide : 1)
-#define CONV_ENTRIES(kind, Tile, aligned)                                                            \
-  CONV_ENTRY(conv_forward_##kind, conv_forward, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS)             \
-  CONV_ENTRY(conv_backward_data_##kind, conv_backward_data, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS) \
-  CONV_ENTRY(conv_backward_weight_##kind, conv_backward_weight, Tile, aligned, WEIGHT_PARAMS, WEIGHT_ARGS)
+#define CONV_ENTRIES(kind, Kind, aligned)                                                                  \
+  CONV_ENTRY(conv_forward_##kind, conv_forward, Kind##Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS)             \
+  CONV_ENTRY(conv_backward_data_##kind, conv_backward_data, Kind##Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS) \
+  CONV_ENTRY(conv_backward_weight_##kind, conv_backward_weight, Kind##WeightTile, aligned, WEIGHT_PARAMS, WEIGHT_ARGS)
 
-CONV_ENTRIES(large, LargeTile, true)
-CONV_ENTRIES(large_any, LargeTile, false)
-CONV_ENTRIES(narrow, NarrowTile, true)
-CONV_ENTRIES(narrow_any, NarrowTile, false)
+CONV_ENTRIES(large, Large, true)
+CONV_ENTRIES(large_any, Large, false)
+CONV_ENTRIES(narrow, Narrow, true)
+CONV_ENTRIES(narrow_any, Narrow, false)
 
 }  // namespace SIMT_VARIANT

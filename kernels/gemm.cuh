@@ -1,16 +1,16 @@
 // The matrix product under every convolution and linear layer: C[m][n] = Σₖ A[m][k]·B[k][n].
 //
-// A and B exist only as loaders, which gather a tile of them from the tensors of a convolution into shared memory, and C
-// only as a sink, which adds bias and residual and writes. One source for three targets, by compile-time configuration:
+// A and B exist only as loaders, which know where their values lie in the tensors of a convolution, and C only as a sink, which
+// adds bias and residual and writes. One source for three targets, by compile-time configuration:
 //
 //   block tile   BM×BN of C, in K steps of BK, by TY×TX threads
 //   thread       RM×RN micro-tiles of TM×TN values, whose multiply-adds are fused and in ascending k
 //
-// GPU: RM = RN = 1, so that a thread's values live in registers for the whole sum; A and B are staged K-major and twice
-// (the loads of the next step are in flight while this one multiplies), and read back 128 bits at a time. A thread's rows
+// GPU (staged.cuh): RM = RN = 1, so that a thread's values live in registers for the whole sum; A and B are staged K-major and
+// twice (the loads of the next step are in flight while this one multiplies), and read back 128 bits at a time. A thread's rows
 // and columns come in runs of four, TY and TX runs apart, which makes those reads free of bank conflicts.
-// Host: TX = TY = 1, one thread per block, so that no barrier exists; micro-tiles as large as the vector registers, whose
-// sums wait in the first- or second-level cache between K steps. A is staged row by row where its source is.
+// Host (indirect.cuh): TX = TY = 1, one thread per block, so that no barrier exists; micro-tiles as large as the vector registers,
+// whose sums wait in the first- or second-level cache between K steps of at most BK. A is read where it lies, B copied.
 //
 // Each value of C is one chain of fused multiply-adds in ascending k, whatever the tile: every configuration, and every
 // division of the rows into launches, gives the same bits.
@@ -40,25 +40,34 @@ struct Tile {
 #endif
 };
 
-// The configurations. Host: accumulators fill the registers that one B row and a broadcast leave: AVX-512 and NEON have 32,
-// AVX2 16. `wide` is how many values an aligned loader moves at once. BM·BN·4 bytes of sums fit the second-level cache, and a B panel of BK×TN the first.
+// The configurations: many output channels, few of them (up to 24), and the same of the weight gradient. On the host the sums of a
+// micro-tile fill the registers that one B row and a broadcast leave: AVX-512 and NEON have 32, AVX2 16; a row of a weight tile is
+// a channel, and micro-tiles that divide channel counts need no copies (indirect.cuh). `wide` is how many values an aligned loader moves at once.
 #ifdef SIMT_TILES_HOST
 #if defined(__AVX512F__)
-using LargeTile = Tile<1, 1, 16, 4, 12, 32, 64>;
-using NarrowTile = Tile<1, 1, 8, 1, 24, 16, 64>;
+using LargeTile = Tile<1, 1, 16, 2, 12, 32, 128>;
+using NarrowTile = Tile<1, 1, 8, 1, 24, 16, 128>;
+using LargeWeightTile = Tile<1, 1, 12, 2, 8, 32, 128>;
+using NarrowWeightTile = Tile<1, 1, 8, 1, 16, 16, 128>;
 constexpr int wide = 16;
 #elif defined(__AVX2__)
-using LargeTile = Tile<1, 1, 32, 8, 6, 16, 64>;
-using NarrowTile = Tile<1, 1, 16, 1, 12, 8, 64>;
+using LargeTile = Tile<1, 1, 32, 4, 6, 16, 128>;
+using NarrowTile = Tile<1, 1, 16, 1, 12, 8, 128>;
+using LargeWeightTile = Tile<1, 1, 24, 4, 4, 16, 128>;
+using NarrowWeightTile = Tile<1, 1, 16, 1, 8, 8, 128>;
 constexpr int wide = 8;
 #else
-using LargeTile = Tile<1, 1, 16, 16, 12, 8, 64>;
-using NarrowTile = Tile<1, 1, 8, 2, 24, 4, 64>;
+using LargeTile = Tile<1, 1, 16, 8, 12, 8, 128>;
+using NarrowTile = Tile<1, 1, 8, 2, 24, 4, 128>;
+using LargeWeightTile = Tile<1, 1, 12, 8, 8, 8, 128>;
+using NarrowWeightTile = Tile<1, 1, 8, 2, 16, 4, 128>;
 constexpr int wide = 4;
 #endif
 #else
 using LargeTile = Tile<16, 8, 1, 1, 8, 8, 8>;
 using NarrowTile = Tile<16, 8, 1, 1, 4, 4, 16>;
+using LargeWeightTile = LargeTile;
+using NarrowWeightTile = NarrowTile;
 constexpr int wide = 4;
 #endif
 
@@ -92,80 +101,48 @@ DEVICE int column(int rn, int j) {
   return rn * (C::TX * C::TN) + (j / C::run_n * C::TX + static_cast<int>(threadIdx.x) % C::TX) * C::run_n + j % C::run_n;
 }
 
-// How the threads divide a tile to stage, of `rows` rows of `length` values that are contiguous in memory and move in chunks
-// of V: a thread keeps to one column of chunks (on the host, one thread has them all) and takes every lanes-th row.
+#ifndef SIMT_TILES_HOST
+// How the threads divide a tile to stage, of `rows` rows of `length` values that are contiguous in memory and move in chunks of V:
+// a thread keeps to one column of chunks and takes every lanes-th row.
 template <class C, int ROWS, int LENGTH, int V>
 struct Cut {
   static constexpr int chunks = LENGTH / V;
-  static constexpr int columns = C::threads == 1 ? chunks : 1;
-  static constexpr int lanes = C::threads == 1 ? 1 : C::threads / chunks;
+  static constexpr int lanes = C::threads / chunks;
   static constexpr int rows = ROWS / lanes;
-  static_assert(LENGTH % V == 0 && (C::threads == 1 || C::threads % chunks == 0) && ROWS % lanes == 0, "threads divide the tile");
-  DEVICE int column(int c) { return C::threads == 1 ? c : static_cast<int>(threadIdx.x) % chunks; }
-  DEVICE int row(int r) { return C::threads == 1 ? r : static_cast<int>(threadIdx.x) / chunks + r * lanes; }
+  static_assert(LENGTH % V == 0 && C::threads % chunks == 0 && ROWS % lanes == 0, "threads divide the tile");
+  DEVICE int column() { return static_cast<int>(threadIdx.x) % chunks; }
+  DEVICE int row(int r) { return static_cast<int>(threadIdx.x) / chunks + r * lanes; }
 };
 
-// A loader L is a Gather of what a tile of A or B holds: its Cut, load(r, c) for the chunk in row r and column c of this
-// thread, place(S, r, c, chunk) for its position in shared memory, advance() to the next K step, and `held`, registers for
-// its chunks. What lies outside of A or B is 0.
-#ifdef SIMT_TILES_HOST
-template <class L, class T>
-DEVICE void copy(L& l, T* S, int kn) {
-  if constexpr (L::along_k) {
-    for (int c = 0; c < L::Cut::columns && c * L::V < kn; c++) {
-      for (int r = 0; r < L::Cut::rows; r++) l.place(S, r, c, l.load(r, c));
-    }
-  } else {
-    for (int r = 0; r < kn; r++) {
-      for (int c = 0; c < l.used; c++) l.place(S, r, c, l.load(r, c));
-    }
-  }
-  l.advance();
-}
-#else
 template <class L>
 DEVICE void fetch(L& l) {
-  UNROLL for (int r = 0; r < L::Cut::rows; r++) l.held[r] = l.load(r, 0);
+  UNROLL for (int r = 0; r < L::Cut::rows; r++) l.held[r] = l.load(r);
   l.advance();
 }
 template <class L, class T>
 DEVICE void put(const L& l, T* S) {
-  UNROLL for (int r = 0; r < L::Cut::rows; r++) l.place(S, r, 0, l.held[r]);
+  UNROLL for (int r = 0; r < L::Cut::rows; r++) l.place(S, r, l.held[r]);
 }
-#endif
 
-// acc += A·B over kn values of k of one micro-tile.
-template <class C, bool ROWS_MAJOR, class T>
-DEVICE void multiply(vec<T, C::TN>* acc, const T* As, const T* Bs, int rm, int rn, int kn) {
-  constexpr int lda = ROWS_MAJOR ? C::BK : C::BM + C::pad, ldb = C::BN + C::pad;
-#ifdef SIMT_TILES_HOST
-  const T* a = ROWS_MAJOR ? As + rm * C::TM * lda : As + rm * C::TM;
-  const T* b = Bs + rn * C::TN;
-  vec<T, C::TN> c[C::TM];
-  UNROLL for (int i = 0; i < C::TM; i++) c[i] = acc[i];
-#pragma clang loop unroll_count(2)
-  for (int k = 0; k < kn; k++) {
-    const vec<T, C::TN> bk = vec<T, C::TN>::load(b + k * ldb);
-    UNROLL for (int i = 0; i < C::TM; i++) c[i] = fma(ROWS_MAJOR ? a[i * lda + k] : a[k * lda + i], bk, c[i]);
-  }
-  UNROLL for (int i = 0; i < C::TM; i++) acc[i] = c[i];
-#else
-  static_assert(!ROWS_MAJOR, "a GPU reads the A tile K-major");
+// acc += A·B over the BK values of k in shared memory.
+template <class C, class T>
+DEVICE void multiply(vec<T, C::TN>* acc, const T* As, const T* Bs) {
+  constexpr int lda = C::BM + C::pad, ldb = C::BN + C::pad;
   UNROLL for (int k = 0; k < C::BK; k++) {
     vec<T, C::TN> b;
     T a[C::TM];
     UNROLL for (int j = 0; j < C::TN; j += 4) {
-      const vec<T, 4> q = vec<T, 4>::load_aligned(Bs + k * ldb + column<C>(rn, j));
+      const vec<T, 4> q = vec<T, 4>::load_aligned(Bs + k * ldb + column<C>(0, j));
       UNROLL for (int e = 0; e < 4; e++) b.set(j + e, q[e]);
     }
     UNROLL for (int i = 0; i < C::TM; i += 4) {
-      const vec<T, 4> q = vec<T, 4>::load_aligned(As + k * lda + row<C>(rm, i));
+      const vec<T, 4> q = vec<T, 4>::load_aligned(As + k * lda + row<C>(0, i));
       UNROLL for (int e = 0; e < 4; e++) a[i + e] = q[e];
     }
     UNROLL for (int i = 0; i < C::TM; i++) acc[i] = fma(a[i], b, acc[i]);
   }
-#endif
 }
+#endif
 
 // The whole product of one block: rows m0…, columns n0… of C[M][N], summed over K and given to the sink.
 // A sink has begin(m), once per row, and put(n, vec<T, run>), the values of columns n… of that row, of which some may be
@@ -174,19 +151,20 @@ template <class C, class T, class A, class B, class Sink>
 DEVICE void gemm(A& a, B& b, Sink& sink, int M, int N, int K, int m0, int n0) {
   vec<T, C::TN> acc[C::RM * C::RN * C::TM];
 #ifdef SIMT_TILES_HOST
-  alignas(64) T As[C::BM * C::BK], Bs[C::BK * C::BN];
+  alignas(64) T Bs[C::BK * C::BN];
   const int rms = M - m0 < C::BM ? (M - m0 + C::TM - 1) / C::TM : C::RM;
   const int rns = N - n0 < C::BN ? (N - n0 + C::TN - 1) / C::TN : C::RN;
   for (int rn = 0; rn < rns; rn++) {
     for (int i = 0; i < rms * C::TM; i++) acc[rn * C::RM * C::TM + i] = vec<T, C::TN>::splat(0);
   }
-  for (int k0 = 0; k0 < K; k0 += C::BK) {
-    const int kn = K - k0 < C::BK ? K - k0 : C::BK;
-    copy(a, As, kn);
-    copy(b, Bs, kn);
-    for (int rn = 0; rn < rns; rn++) {
-      for (int rm = 0; rm < rms; rm++) multiply<C, A::rows_major>(acc + (rn * C::RM + rm) * C::TM, As, Bs, rm, rn, kn);
+  for (int k = 0; k < K;) {
+    const int kn = a.stage(K - k);
+    b.stage(Bs, kn);
+    for (int rm = 0; rm < rms; rm++) {
+      a.select(rm);
+      for (int rn = 0; rn < rns; rn++) a.multiply(acc + (rn * C::RM + rm) * C::TM, Bs + rn * C::BK * C::TN);
     }
+    k += kn;
   }
 #else
   constexpr int sizeA = C::BK * (C::BM + C::pad), sizeB = C::BK * (C::BN + C::pad), rms = 1, rns = 1;
@@ -207,7 +185,7 @@ DEVICE void gemm(A& a, B& b, Sink& sink, int M, int N, int K, int m0, int n0) {
       fetch(a);
       fetch(b);
     }
-    multiply<C, A::rows_major>(acc, As + half * sizeA, Bs + half * sizeB, 0, 0, C::BK);
+    multiply<C>(acc, As + half * sizeA, Bs + half * sizeB);
     half ^= 1;
     if (more) {
       put(a, As + half * sizeA);
