@@ -11,7 +11,8 @@
 // GPU: TY x TX threads; a thread has 4 own rows and every TX-th run of 4 other rows or columns d. scores stages `depth` columns of
 // both operands, transposed, padded against bank conflicts; accumulate takes w from shared memory (put) and stages z. A group of
 // 4 own rows lies in w at its number xor that of the group of other rows, which frees the stores of bank conflicts.
-// Host: one thread; own rows are transposed once (Own), other rows read in place by broadcasts; z is copied a panel at a time.
+// Host: one thread; own rows are transposed once (Own), other rows are read by broadcasts; micro-tiles of them and panels of z are
+// copied together first.
 #pragma once
 #include "gemm.cuh"
 #include "math.cuh"
@@ -164,37 +165,45 @@ struct Own {
   }
 };
 
-// c[i] (+)= sum_k a[i * step_i + k * step_k] b[k] for M values of i.
-template <int M, bool ADD, class T, int N>
-DEVICE void micro_product(vec<T, N>* c, int step_c, const T* a, long long step_i, long long step_k, const vec<T, N>* b, int kn) {
+// c[i] (+)= sum_k a[i * STEP_I + k * STEP_K] b[k] for M values of i.
+template <int M, bool ADD, int STEP_I, int STEP_K, class T, int N>
+DEVICE void micro_product(vec<T, N>* c, int step_c, const T* a, const vec<T, N>* b, int kn) {
   vec<T, N> sum[M];
   UNROLL for (int i = 0; i < M; i++) sum[i] = ADD ? c[i * step_c] : vec<T, N>::splat(0);
 #pragma clang loop unroll_count(2)
   for (int k = 0; k < kn; k++) {
     const vec<T, N> bk = b[k];
-    UNROLL for (int i = 0; i < M; i++) sum[i] = fma(a[i * step_i + k * step_k], bk, sum[i]);
+    UNROLL for (int i = 0; i < M; i++) sum[i] = fma(a[i * STEP_I + k * STEP_K], bk, sum[i]);
   }
   UNROLL for (int i = 0; i < M; i++) c[i * step_c] = sum[i];
 }
 
-template <int M, class T, class C>
-DEVICE void score_rows(Scores<T, C>& s, int run, const Own<T, C>& own, const Rows<T>& other, int first, int count) {
-  for (int j = 0; j < count; j += M) {
-    const int at = j + M <= count ? j : count - M;  // the last micro-tile repeats rows of the one before
-    micro_product<M, false>(s.v + at * C::runs + run, C::runs, other.at(first + at), other.stride, 1, own.x[run], other.dim);
-  }
+// Calls f(i, width<M>) for micro-tiles of M rows from i that cover n rows: large ones, then 4 for a short rest.
+template <class F>
+DEVICE void micro_tiles(int n, F f) {
+  int i = 0;
+  for (; n - i > 4; i += LargeTile::TM) f(i, width<LargeTile::TM>{});
+  if (i < n) f(i, width<4>{});
 }
 
 template <class T, class C>
 DEVICE void scores(Scores<T, C>& s, const Own<T, C>& own, const Rows<T>& other, int first, int count, Shared<T, C>) {
-  for (int run = 0; run < used_runs<C>(own.count); run++) {
-    if (count >= LargeTile::TM) {
-      score_rows<LargeTile::TM>(s, run, own, other, first, count);
-    } else if (count >= 4) {
-      score_rows<4>(s, run, own, other, first, count);
-    } else {
-      score_rows<1>(s, run, own, other, first, count);
+  const auto product = [&](int j, auto m) {
+    constexpr int M = decltype(m)::n;
+    alignas(64) T rows[M][C::D];
+    const int at = j + M <= count ? j : count - M;  // the last micro-tile repeats rows of the one before
+    for (int i = 0; i < M; i++) {
+      const T* from = other.at(first + at + i);
+      spans<kVec>(0, other.dim, [&](long long d, auto w) { store(rows[i] + d, load<decltype(w)::n>(from + d)); });
     }
+    for (int run = 0; run < used_runs<C>(own.count); run++) {
+      micro_product<M, false, C::D, 1>(s.v + at * C::runs + run, C::runs, rows[0], own.x[run], other.dim);
+    }
+  };
+  if (count >= LargeTile::TM) {
+    micro_tiles(count, product);
+  } else {
+    for (int j = 0; j < count; j++) product(j, width<1>{});
   }
 }
 
@@ -216,10 +225,10 @@ DEVICE void accumulate(RowSums<T, C>& out, const Scores<T, C>& s, const Rows<T>&
         for (int e = 0; e < z.dim - d; e++) panel[j].set(e, from[e]);
       }
     }
-    for (int i = 0; i < own_count; i += LargeTile::TM) {  // rows past own_count get what is never written
-      micro_product<LargeTile::TM, true>(out.v + sum_index<C>(i, c), 1, reinterpret_cast<const T*>(s.v) + i, 1, C::own, panel,
-                                         count);
-    }
+    micro_tiles(own_count, [&](int i, auto m) {  // rows past own_count get what is never written
+      micro_product<decltype(m)::n, true, 1, C::own>(out.v + sum_index<C>(i, c), 1, reinterpret_cast<const T*>(s.v) + i, panel,
+                                                     count);
+    });
   }
 }
 
