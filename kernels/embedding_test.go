@@ -55,13 +55,15 @@ func TestEmbeddingOfUnknownLabel(t *testing.T) {
 			h.EmbeddingForward(n, c, classes, y, x, table, at)
 			for i, v := range h.read(y, n*c) {
 				if known := labels[i/c] >= 0 && labels[i/c] < classes; known && v != 2 || !known && !math.IsNaN(v) {
-					t.Fatalf("%s: label %d gives %g", spec, labels[i/c], v)
+					t.Errorf("%s: label %d gives %g", spec, labels[i/c], v)
+					return
 				}
 			}
 			h.EmbeddingBackward(kernels.Shards{Count: 1, Size: n}, n, c, classes, partial, classes*c, x, at)
 			for i, v := range h.read(partial, classes*c) {
 				if v != 1 {
-					t.Fatalf("%s: the gradient of class %d is %g", spec, i/c, v)
+					t.Errorf("%s: the gradient of class %d is %g", spec, i/c, v)
+					return
 				}
 			}
 		})

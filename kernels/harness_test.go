@@ -21,7 +21,8 @@ type harness struct {
 	d *gpu.Device
 }
 
-// withKernels runs f on the first device of a spec, in its Do.
+// withKernels runs f on the first device of a spec, in its Do. That is another goroutine: f must not call t.Fatal, which would end the device's
+// thread and leave Do waiting.
 func withKernels(t *testing.T, spec string, r kernels.Real, f func(h *harness)) {
 	t.Helper()
 	m, err := gpu.Open(spec)
@@ -131,7 +132,8 @@ func golden[C any](t *testing.T, file, op string, f func(name string, c C, value
 	t.Helper()
 	vectors, err := safetensors.Open("../testdata/golden/" + file)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	defer func() {
 		if err := vectors.Close(); err != nil {
@@ -146,23 +148,27 @@ func golden[C any](t *testing.T, file, op string, f func(name string, c C, value
 			continue
 		}
 		if err := json.Unmarshal([]byte(text), &kind); err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return
 		}
 		if !strings.HasPrefix(kind.Op, op) {
 			continue
 		}
 		if err := json.Unmarshal([]byte(text), &c); err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return
 		}
 		cases++
 		f(name, c, func(array string) []float64 {
 			tensor, err := vectors.Read(name + "." + array)
 			if err != nil {
-				t.Fatal(err)
+				t.Error(err)
+				return nil
 			}
 			v, err := tensor.Float64s()
 			if err != nil {
-				t.Fatal(err)
+				t.Error(err)
+				return nil
 			}
 			return v
 		})

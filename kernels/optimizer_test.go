@@ -60,7 +60,8 @@ func TestAdamZerosAndNaN(t *testing.T) {
 				h.Adam(kernels.Adam{N: n, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.1, MaxNorm: 1}, p, m, v, ema, gp, norm, state)
 				for _, x := range append(append(h.read(m, n), h.read(v, n)...), h.read(ema, n)...) {
 					if x != 0 && g[0] == 0 {
-						t.Fatalf("%s: zeros became %g", spec, x)
+						t.Errorf("%s: zeros became %g", spec, x)
+						return nil, nil
 					}
 				}
 				return h.read(p, n), h.read(norm, 1)
@@ -69,14 +70,16 @@ func TestAdamZerosAndNaN(t *testing.T) {
 			weights, norm := step(g)
 			for i, x := range append(weights, norm...) {
 				if x != 0 {
-					t.Fatalf("%s: zero %d became %g", spec, i, x)
+					t.Errorf("%s: zero %d became %g", spec, i, x)
+					return
 				}
 			}
 			g[0], g[n-1] = 1, math.NaN()
 			weights, norm = step(g)
 			for i, x := range append(weights, norm...) {
 				if !math.IsNaN(x) {
-					t.Fatalf("%s: element %d is %g after a gradient that is not a number", spec, i, x)
+					t.Errorf("%s: element %d is %g after a gradient that is not a number", spec, i, x)
+					return
 				}
 			}
 		})
