@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -133,10 +134,37 @@ func ParseUNet2DConfig(data []byte) (UNet2DConfig, error) {
 	return c, nil
 }
 
+// The largest values of a configuration, so that a file cannot ask for a graph without end.
+const (
+	maxSide     = 1 << 14 // pixels
+	maxChannels = 1 << 16
+	maxClasses  = 1 << 24
+	maxLevels   = 16
+	maxLayers   = 32 // of a block
+)
+
 // Validate checks every field that shape inference does not see, and says which value of which key is not supported.
 func (c UNet2DConfig) Validate() error {
 	bad := func(key string, value any, want string) error {
 		return fmt.Errorf("unet configuration: %s is %v, %s", key, value, want)
+	}
+	for _, limit := range []struct {
+		key        string
+		value, max int
+	}{
+		{"sample_size", max(c.SampleSize.H, c.SampleSize.W), maxSide},
+		{"in_channels", c.InChannels, maxChannels},
+		{"out_channels", c.OutChannels, maxChannels},
+		{"block_out_channels", slices.Max(append([]int{0}, c.BlockOutChannels...)), maxChannels},
+		{"time_embedding_dim", orZero(c.TimeEmbeddingDim), maxChannels},
+		{"num_class_embeds", orZero(c.NumClassEmbeds), maxClasses},
+		{"levels of block_out_channels", len(c.BlockOutChannels), maxLevels},
+		{"layers_per_block", c.LayersPerBlock, maxLayers},
+		{"downsample_padding", c.DownsamplePadding, maxSide},
+	} {
+		if limit.value > limit.max {
+			return bad(limit.key, limit.value, fmt.Sprintf("at most %d is supported", limit.max))
+		}
 	}
 	switch {
 	case c.SampleSize.H < 1 || c.SampleSize.W < 1:
@@ -167,9 +195,9 @@ func (c UNet2DConfig) Validate() error {
 		return bad("up_block_types", c.UpBlockTypes, fmt.Sprintf("want %d entries, as block_out_channels has", len(c.BlockOutChannels)))
 	case c.LayersPerBlock < 1:
 		return bad("layers_per_block", c.LayersPerBlock, "want at least 1")
-	case c.MidBlockScaleFactor <= 0:
+	case !(c.MidBlockScaleFactor > 0):
 		return bad("mid_block_scale_factor", c.MidBlockScaleFactor, "want a positive number")
-	case c.ResnetOutScaleFactor < 0:
+	case !(c.ResnetOutScaleFactor >= 0):
 		return bad("resnet_out_scale_factor", c.ResnetOutScaleFactor, "want a positive number")
 	case c.DownsamplePadding < 0:
 		return bad("downsample_padding", c.DownsamplePadding, "want 0 (right and bottom by one) or more")
@@ -191,7 +219,7 @@ func (c UNet2DConfig) Validate() error {
 		return bad("resnet_time_scale_shift", c.ResnetTimeScaleShift, `want "default" or "scale_shift"`)
 	case c.BlockOutChannels[0]%2 != 0:
 		return bad("block_out_channels", c.BlockOutChannels, "the first width is the sinusoid's and must be even")
-	case float64(c.BlockOutChannels[0]/2) <= c.FreqShift:
+	case !(c.FreqShift < float64(c.BlockOutChannels[0]/2)):
 		return bad("freq_shift", c.FreqShift, fmt.Sprintf("want less than half the first width, %d", c.BlockOutChannels[0]/2))
 	}
 	for i, ch := range c.BlockOutChannels {
@@ -214,6 +242,14 @@ func (c UNet2DConfig) Validate() error {
 		}
 	}
 	return nil
+}
+
+// orZero is the number that p points at, if any.
+func orZero(p *int) int {
+	if p == nil {
+		return 0
+	}
+	return *p
 }
 
 // SampleSize is the height and width of an image; in a file one number for a square, or [height, width]. The zero value is null.

@@ -74,6 +74,12 @@ func TestUNet2DConfigErrors(t *testing.T) {
 		{`{"sample_size": 32, "dropout": 1}`, "dropout is 1"},
 		{`{"sample_size": 32, "resnet_time_scale_shift": "ada_group"}`, "resnet_time_scale_shift is ada_group"},
 		{`{"sample_size": 32, "downsample_type": "fir"}`, "downsample_type is fir"},
+		{`{"sample_size": 1000000}`, "sample_size is 1000000, at most 16384"},
+		{`{"sample_size": 32, "layers_per_block": 1000000000}`, "layers_per_block is 1000000000, at most 32"},
+		{`{"sample_size": 32, "block_out_channels": [32, 1000000, 32, 32]}`, "block_out_channels is 1000000, at most 65536"},
+		{`{"sample_size": 32, "num_class_embeds": 100000000}`, "num_class_embeds is 100000000"},
+		{`{"sample_size": 32, "freq_shift": 112}`, "freq_shift is 112"},
+		{`{"sample_size": 32, "mid_block_scale_factor": 0}`, "mid_block_scale_factor is 0"},
 		{`{"sample_size": 32, "time_embedding_dim": 0}`, "time_embedding_dim is 0"},
 		{`{"sample_size": 32, "norm_num_groups": 0}`, "norm_num_groups is 0"},
 	} {
@@ -85,4 +91,26 @@ func TestUNet2DConfigErrors(t *testing.T) {
 			t.Errorf("%s: error is %v, want one that has %q", c.json, err, c.want)
 		}
 	}
+}
+
+// FuzzParseUNet2DConfig: whatever a config.json holds, there is a network with a plan, or an error.
+func FuzzParseUNet2DConfig(f *testing.F) {
+	f.Add([]byte(cifar10Config))
+	f.Add([]byte(`{"sample_size": [8, 12], "block_out_channels": [4, 6], "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D"],
+		"up_block_types": ["AttnUpBlock2D", "ResnetUpsampleBlock2D"], "norm_num_groups": 2, "resnet_time_scale_shift": "scale_shift",
+		"attention_head_dim": 3, "dropout": 0.1, "num_class_embeds": 3, "time_embedding_dim": 5, "mid_block_scale_factor": 1.5}`))
+	f.Add([]byte(`{"sample_size": 32, "layers_per_block": 32}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := ParseUNet2DConfig(text)
+		if err != nil {
+			return
+		}
+		g, err := NewUNet2D(c)
+		if err != nil {
+			return
+		}
+		if p, err := g.Plan(PlanOptions{Batch: 2, Train: true}); err == nil && (p.Total() <= 0 || g.Parameters <= 0) {
+			t.Errorf("%d bytes, %d parameters", p.Total(), g.Parameters)
+		}
+	})
 }

@@ -141,14 +141,12 @@ func (p *planner) forward() {
 		_, fan := n.op.(fanOut)
 		b.idle = fan || need.dropout && !o.Dropout
 		for _, v := range n.out {
-			s := none
 			if b.idle {
-				s = b.in[0]
+				p.at[v.index] = b.in[0]
 			} else {
-				s = p.reals(n.name, v.shape.Elements(), i)
+				p.at[v.index] = p.reals(n.name, v.shape.Elements(), i)
 			}
-			p.at[v.index] = s
-			b.out = append(b.out, s)
+			b.out = append(b.out, p.at[v.index])
 		}
 		for _, reals := range need.kept {
 			b.kept = append(b.kept, p.reals(n.name, reals, i))
