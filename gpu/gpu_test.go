@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -60,6 +61,23 @@ func TestOutsideOfDo(t *testing.T) {
 	_, err := d.Alloc("a test", 100)
 	if !errors.Is(err, driver.InvalidContext) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAFunctionThatEndsItsGoroutineHoldsNobodyUp(t *testing.T) {
+	m, err := gpu.Open("host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := m.Devices[0]
+	if err := d.Do(func() error { runtime.Goexit(); return nil }); err == nil {
+		t.Error("no error of the call")
+	}
+	if err := d.Do(func() error { return nil }); err == nil {
+		t.Error("no error of the next call")
+	}
+	if err := m.Close(); err == nil {
+		t.Error("no error of Close")
 	}
 }
 

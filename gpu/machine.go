@@ -128,8 +128,17 @@ func (d *Device) serve(opened chan<- error) {
 		return
 	}
 	for c := range d.calls {
-		c.done <- c.f()
+		c.run()
 	}
+}
+
+// errEnded is what callers get of a device whose thread is gone: after Close, or when a function ended its goroutine as t.Fatal does.
+var errEnded = errors.New("the device's thread has ended")
+
+func (c call) run() {
+	err := errEnded
+	defer func() { c.done <- err }()
+	err = c.f()
 }
 
 func (d *Device) open() (err error) {
@@ -175,17 +184,25 @@ func (d *Device) close() error {
 
 // Do runs f on the device's thread and returns its error. Calls from several goroutines run one after another.
 func (d *Device) Do(f func() error) error {
+	return <-d.start(f)
+}
+
+// start hands f to the device's thread and returns where its error will come.
+func (d *Device) start(f func() error) <-chan error {
 	done := make(chan error, 1)
-	d.calls <- call{f, done}
-	return <-done
+	select {
+	case d.calls <- call{f, done}:
+	case <-d.finished:
+		done <- errEnded
+	}
+	return done
 }
 
 // Each runs f on every device at the same time, each on its own thread, and joins the errors.
 func (m *Machine) Each(f func(d *Device) error) error {
-	done := make([]chan error, len(m.Devices))
+	done := make([]<-chan error, len(m.Devices))
 	for i, d := range m.Devices {
-		done[i] = make(chan error, 1)
-		d.calls <- call{func() error { return f(d) }, done[i]}
+		done[i] = d.start(func() error { return f(d) })
 	}
 	errs := make([]error, len(done))
 	for i := range done {
