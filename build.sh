@@ -245,8 +245,8 @@ environment() {
   local folder=build/${1:-host} flags=-O2 goflags
   [ -s "$folder/current" ] || fail "$folder is not built yet: run ./build.sh"
   case ${1:-host} in
-    asan) flags="-O2 -fsanitize=address,undefined" ;;
-    tsan) flags="-O2 -fsanitize=thread" ;;
+    asan) flags="-O2 -no-pie -fsanitize=address,undefined -fsanitize-link-c++-runtime" ;;
+    tsan) flags="-O2 -no-pie -fsanitize=thread" ;;
   esac
   echo "export CGO_ENABLED=1"
   echo "export CC=$clang"
