@@ -240,20 +240,24 @@ native() {
 }
 
 # What a Go build needs: the driver library first on the search path. Go's cache does not look into archives, so a linker flag
-# names the library's content: packages that use cgo are compiled once, programs are linked anew when the library changes. `asan` and `tsan` give the sanitizers' builds, which native asan tsan makes.
+# names the library's content: packages that use cgo are compiled once, programs are linked anew when the library changes.
+# `asan` and `tsan` give the sanitizers' builds, which native asan tsan makes, with the symbols that their reports need.
 environment() {
-  local folder=build/${1:-host} flags=-O2 goflags
+  local folder=build/${1:-host} compiling=-O2 linking=-O2 symbols="" goflags
   [ -s "$folder/current" ] || fail "$folder is not built yet: run ./build.sh"
   case ${1:-host} in
-    asan) flags="-O2 -no-pie -fsanitize=address,undefined -fsanitize-link-c++-runtime" ;;
-    tsan) flags="-O2 -no-pie -fsanitize=thread" ;;
+    asan) linking="-O2 -no-pie -fsanitize=address,undefined -fsanitize-link-c++-runtime" symbols="-s=false -w=false " ;;
+    tsan)
+      linking="-O2 -no-pie -fsanitize=thread" symbols="-s=false -w=false "
+      compiling="-O2 -fsanitize=thread" # tells TSan that Go orders the calls into C
+      ;;
   esac
   echo "export CGO_ENABLED=1"
   echo "export CC=$clang"
-  echo "export CGO_CFLAGS='-O2 -g -Wno-deprecated-declarations -I$root/gpu/driver'"
-  echo "export CGO_LDFLAGS='$flags -g -L$root/$folder/lib -static-libgcc'"
+  echo "export CGO_CFLAGS='$compiling -g -Wno-deprecated-declarations -I$root/gpu/driver'"
+  echo "export CGO_LDFLAGS='$linking -g -L$root/$folder/lib -static-libgcc'"
   goflags=" $(go env GOFLAGS)"
-  echo "export GOFLAGS='${goflags%% -ldflags=*} -ldflags=-extldflags=-L$root/$folder/$(cat "$folder/current")'"
+  echo "export GOFLAGS='${goflags%%[ \"]-ldflags=*} \"-ldflags=$symbols-extldflags=-L$root/$folder/$(cat "$folder/current")\"'"
 }
 
 build() {

@@ -26,10 +26,10 @@ struct PixelSink {
     if (stride > 1 || per_image) {
       const Pixel q = Pixel::at(m, grid_height, grid_width);
       pixel = (static_cast<long long>(q.n) * height + q.i * stride + oy) * width + q.j * stride + ox;
-      add = per_image + static_cast<long long>(q.n) * per_image_stride;
+      if (per_image) add = per_image + static_cast<long long>(q.n) * per_image_stride;
     }
     out = y + pixel * N;
-    res = residual + pixel * N;
+    if (residual) res = residual + pixel * N;
   }
   template <int V>
   METHOD void put(int n, vec<T, V> c) const {

@@ -24,9 +24,9 @@ func (p plant) name() string { return fmt.Sprintf("%s/%d/%d", p.kernel, p.grid, 
 
 // plants are kernels with a bug that a sanitizer must find, and what it says; those that it must not complain about say "".
 var plants = []plant{
-	{"address", "write_past_end", 1, 1, 0, 64, "heap-buffer-overflow"},
-	{"address", "read_past_end", 1, 1, 0, 64, "heap-buffer-overflow"},
-	{"address", "write_past_end", 1, 1, 0, 63, ""},
+	{"address", "write_past_end", 1, 1, 0, 192, "heap-buffer-overflow"},
+	{"address", "read_past_end", 1, 1, 0, 192, "heap-buffer-overflow"},
+	{"address", "write_past_end", 1, 1, 0, 191, ""},
 	{"address", "shared_past_end", 1, 64, 0, 1, "use-after-poison"},
 	{"address", "shared_past_end", 1, 64, 0, 0, ""},
 	{"address", "dynamic_shared_past_end", 1, 1, 400, 100, "use-after-poison"},
@@ -58,7 +58,7 @@ func TestPlantedBugs(t *testing.T) {
 				// Twice, as what one launch does is before the next.
 				for range 2 {
 					err := Launch(kernel(t, p.kernel), [3]int{p.grid, 1, 1}, [3]int{p.threads, 1, 1}, p.shared, cu.Stream{},
-						[]uint64{memory(t, 64), p.n})
+						[]uint64{memory(t, 192), p.n})
 					ok(t, err)
 					ok(t, cu.Synchronize())
 				}

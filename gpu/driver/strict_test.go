@@ -129,7 +129,7 @@ func TestKernelPointers(t *testing.T) {
 			ok(t, cu.MemFree(cu.DevicePtr(p)))
 			return p
 		}, IllegalAddress, "outside every live allocation"},
-		{"past the end", func(t *testing.T) uint64 { return memory(t, 64) + 256 }, IllegalAddress, "outside every live allocation"},
+		{"outside", func(t *testing.T) uint64 { return memory(t, 64) + 1<<40 }, IllegalAddress, "outside every live allocation"},
 		{"host memory", func(*testing.T) uint64 { return uint64(uintptr(unsafe.Pointer(new([64]float32)))) }, IllegalAddress, "outside"},
 		{"misaligned", func(t *testing.T) uint64 { return memory(t, 64) + 2 }, MisalignedAddress, "not aligned to 4 bytes"},
 	} {

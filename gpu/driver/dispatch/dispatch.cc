@@ -38,7 +38,7 @@ constexpr DriverTable kClosed = {
 
 std::atomic<const DriverTable*> table{&kClosed};
 DriverTable opened;
-bool host_opened = false;
+std::atomic<bool> host_opened{false};
 void* library = nullptr;
 
 void say(char* error, size_t size, const char* format, const char* what) {

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <numeric>
 
@@ -38,9 +39,12 @@ Walk::Walk(int order, uint64_t seed, uint64_t total) : total(total), step(1), of
 }
 
 Block::Block(const ddgpu_host_config& config) : order_(config.order), seed_(config.seed), team_(config) {
-  if (!kTsan) arena_ = static_cast<char*>(aligned_alloc(128, kArena));
+  arena_ = static_cast<char*>(mmap(nullptr, kArena, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 }
-Block::~Block() { free(arena_); }
+Block::~Block() {
+  permit(arena_, kArena);
+  munmap(arena_, kArena);
+}
 
 Result Block::run(const Launch& launch, simt::Index block) {
   launch_ = &launch;
@@ -84,9 +88,8 @@ Result Block::run_plain() {
 
 void Block::open_shared() {
   if (kTsan) {
-    // Memory that TSan has not seen: the blocks of a launch are not ordered, and would seem to race for the arena.
-    free(arena_);
-    arena_ = static_cast<char*>(aligned_alloc(128, kArena));
+    // To TSan this is new memory: the blocks of a launch are not ordered, and would seem to race for the arena.
+    mmap(arena_, kArena, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   }
   forbid(arena_, kArena);
   used_ = asked_ = 0;

@@ -80,6 +80,7 @@ Result device_get(CUdevice* dev, int ordinal) {
 
 Result device_get_count(int* count) {
   if (count == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  Lock lock(driver->mutex);
   *count = static_cast<int>(driver->devices.size());
   return CUDA_SUCCESS;
 }
@@ -331,6 +332,7 @@ Result fault(Context& context, Result code) {
 
 CUresult open(const ddgpu_host_config& config, char* error, size_t size) {
   if (driver == nullptr) driver = new Driver;
+  Lock lock(driver->mutex);
   driver->config = config;
   driver->closing = driver->stopping = false;
   driver->allocs = driver->copies = driver->launches = 0;

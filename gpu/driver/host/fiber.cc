@@ -53,6 +53,17 @@ void Fiber::switch_to(Fiber& to) {
   arrive(t.fctx, static_cast<Fiber*>(t.data));
 }
 
+void Fiber::release_of(void* token) {
+#ifdef DDGPU_TSAN
+  void* const self = __tsan_get_current_fiber();
+  __tsan_switch_to_fiber(tsan_, __tsan_switch_to_fiber_no_sync);
+  __tsan_release(token);
+  __tsan_switch_to_fiber(self, __tsan_switch_to_fiber_no_sync);
+#else
+  (void)token;
+#endif
+}
+
 inline void Fiber::arrive(void* context, Fiber* from) {
   from->context_ = context;
 #ifdef DDGPU_ASAN

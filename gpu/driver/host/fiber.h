@@ -5,6 +5,8 @@
 #pragma once
 #include <stddef.h>
 
+#include <utility>
+
 #include "host/sanitizers.h"
 
 namespace host {
@@ -22,6 +24,10 @@ class Fiber {
   bool started() const { return body_ != nullptr; }
   // Stops here, on the fiber that runs now, and goes on where `to` stopped.
   void switch_to(Fiber& to);
+  // For a fiber that is given up: what it did so far happened before what follows acquire(token).
+  void release_of(void* token);
+  // Lets the two fibers, at rest at the same place, take each other's place in TSan's eyes.
+  void swap_identity(Fiber& other) { std::swap(tsan_, other.tsan_); }
 
  private:
   struct Entry;

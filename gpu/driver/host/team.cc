@@ -33,6 +33,10 @@ bool Team::prepare(int threads) {
     if (stack == nullptr) return false;
     lanes_[i].fiber.start(stack, Stacks::kSize - Stacks::kGuard, live);
   }
+  if (kTsan) {
+    // The same thread of the next block is another one to TSan, which so sees two blocks that race.
+    for (int i = 1; i < threads; i++) lanes_[i].fiber.swap_identity(lanes_[i - 1].fiber);
+  }
   for (int w = 0; w * kWarp < threads; w++) {
     const int lanes = threads - w * kWarp;
     if (warps_[w].waiting > 0) {
@@ -75,6 +79,7 @@ void Team::abandon(Result result) {
   for (int i = 0; i < threads_; i++) {
     // Its stack is given up, unless the thread has returned or not begun; starting anew is right for those too.
     lanes_[i].between = false;
+    lanes_[i].fiber.release_of(&ended_);
   }
   lanes_[running_].fiber.switch_to(home_);
   __builtin_unreachable();

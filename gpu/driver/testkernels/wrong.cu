@@ -18,7 +18,7 @@ DEVICE void two_barriers_body(T* x, int n) {
   if (threadIdx.x < static_cast<unsigned>(n)) {
     __syncthreads();
   } else {
-    x[1] = T(2);
+    x[threadIdx.x] = T(2);
     __syncthreads();
   }
 }
@@ -54,7 +54,7 @@ DEVICE void shuffle_returned_body(T* x, int n) {
 template <class T>
 DEVICE void plain_barrier_body(T* x, int n) {
   __syncthreads();
-  x[0] = T(n);
+  x[threadIdx.x] = T(n);
 }
 
 // 52 KB of static shared memory.
@@ -163,7 +163,7 @@ DEVICE void neighbour_body(T* x, int barrier) {
   SHARED(T, s, 64);
   s[threadIdx.x] = T(threadIdx.x);
   if (barrier) __syncthreads();
-  x[threadIdx.x] = s[(threadIdx.x + 1) % 64];
+  x[blockIdx.x * blockDim.x + threadIdx.x] = s[(threadIdx.x + 1) % 64];
 }
 // A barrier is missing between reading and the next round's writing.
 template <class T>
