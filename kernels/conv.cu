@@ -86,12 +86,12 @@ DEVICE void conv_backward_weight(T* partial, const T* dy, const T* x, long long 
    out_width)
 
 // GEOMETRY: threads of a block, rows and columns of its tile, the channel multiple that an aligned entry needs.
-#define CONV_ENTRY(name, op, Tile, aligned, params, args) \
-  template <class T>                                      \
-  DEVICE void name##_body params {                        \
-    op<T, Tile, aligned> args;                            \
-  }                                                       \
-  BLOCK_KERNEL(name, Tile::threads, params, args)         \
+#define CONV_ENTRY(name, op, Tile, aligned, params, args)                                 \
+  template <class T>                                                                      \
+  DEVICE void name##_body params {                                                        \
+    op<T, Tile, aligned> args;                                                            \
+  }                                                                                       \
+  BLOCK_KERNEL_MIN(name, Tile::threads, (aligned || Tile::BN < 64 ? 0 : 1), params, args) \
   GEOMETRY(name, Tile::threads, Tile::BM, Tile::BN, aligned ? wide : 1)
 #define CONV_ENTRIES(kind, Kind, aligned)                                                                  \
   CONV_ENTRY(conv_forward_##kind, conv_forward, Kind##Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS)             \

@@ -57,7 +57,6 @@ type arg struct {
 func ptr(p gpu.Ptr) arg     { return arg{kind: 'p', bits: uint64(p)} }
 func i32(n int) arg         { return arg{kind: 'i', bits: uint64(n)} }
 func i64(n int64) arg       { return arg{kind: 'l', bits: uint64(n)} }
-func u64(n uint64) arg      { return arg{kind: 'l', bits: n} }
 func realArg(x float64) arg { return arg{kind: 'r', real: x} }
 
 // geometry gives the numbers of the kernel's GEOMETRY.

@@ -13,7 +13,7 @@ import (
 const openVariable = "DDGPU_TEST_OPEN"
 
 // TestOpenedElsewhere is the program that TestLibcuda starts, with another libcuda.so.1 in its way.
-func TestOpenedElsewhere(t *testing.T) {
+func TestOpenedElsewhere(_ *testing.T) {
 	spec := os.Getenv(openVariable)
 	if spec == "" {
 		return // not started by TestLibcuda

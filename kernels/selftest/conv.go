@@ -242,10 +242,7 @@ func convBackwardDataCase(g kernels.Conv, p parts) Case {
 
 // shardsOf is a division of n images of which the last shards are short or empty where n allows it.
 func shardsOf(n int) []kernels.Shards {
-	switch {
-	case n == 1:
-		return []kernels.Shards{{Count: 2, Size: 1}}
-	case n == 2:
+	if n <= 2 {
 		return []kernels.Shards{{Count: 2, Size: 1}}
 	}
 	return []kernels.Shards{{Count: 4, Size: (n + 2) / 3}, {Count: 2, Size: n/2 + 1}}
