@@ -107,3 +107,18 @@ func TestLossCurveOfOddRuns(t *testing.T) {
 		}
 	}
 }
+
+func FuzzMetrics(f *testing.F) {
+	f.Add([]byte(`{"step":1,"loss":0.5,"val_loss":0.25,"grad_norm":1,"lr":0.001,"images_per_second":9}`+"\n"), int64(1))
+	f.Add([]byte(`{"step":1`), int64(3))
+	f.Fuzz(func(t *testing.T, text []byte, step int64) {
+		points, end, err := readMetrics(bytes.NewReader(text), step)
+		if err != nil {
+			return
+		}
+		again, same, err := readMetrics(bytes.NewReader(text[:end]), step)
+		if err != nil || same != end || len(again) != len(points) {
+			t.Errorf("the %d bytes that are kept read as %d lines of %d bytes, %v; before %d lines", end, len(again), same, err, len(points))
+		}
+	})
+}

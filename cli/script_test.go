@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 //	bomb FILE             writes a PNG of a few hundred bytes that claims 60,000 × 60,000 pixels
 //	fakecuda DIR          builds a libcuda.so.1 that finds no GPU
 //	random FILE DIM…      writes random float32 numbers, in (0, 1), as a .npy of that shape
+//	labels FILE K…        writes those whole numbers as a .npy
 //	hash RUN              remembers the hash of the run's newest checkpoint
 //	samehash RUN          requires that hash of this run
 //	murder N FILE args…   runs ddgpu args N times and kills it each time at some moment after FILE has grown
@@ -73,6 +74,7 @@ func TestScripts(t *testing.T) {
 			"bomb":     scriptBomb,
 			"fakecuda": scriptFakeCUDA,
 			"random":   scriptRandom,
+			"labels":   scriptLabels,
 			"hash":     scriptHash,
 			"samehash": scriptSameHash,
 			"murder":   scriptMurder,

@@ -97,3 +97,13 @@ func scriptRandom(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Check(writeNPY(ts.MkAbs(args[0]), float32Array(shape, values)))
 }
+
+func scriptLabels(ts *testscript.TestScript, _ bool, args []string) {
+	var labels []int32
+	for _, word := range args[1:] {
+		k, err := strconv.Atoi(word)
+		ts.Check(err)
+		labels = append(labels, int32(k))
+	}
+	ts.Check(writeNPY(ts.MkAbs(args[0]), int32Array(labels)))
+}
