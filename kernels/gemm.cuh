@@ -45,21 +45,21 @@ struct Tile {
 // a channel, and micro-tiles that divide channel counts need no copies (indirect.cuh). `wide` is how many values an aligned loader moves at once.
 #ifdef SIMT_TILES_HOST
 #if defined(__AVX512F__)
-using LargeTile = Tile<1, 1, 16, 2, 12, 32, 128>;
+using LargeTile = Tile<1, 1, 16, 2, 12, 32, 288>;
 using NarrowTile = Tile<1, 1, 8, 1, 24, 16, 128>;
-using LargeWeightTile = Tile<1, 1, 12, 2, 8, 32, 128>;
+using LargeWeightTile = Tile<1, 1, 36, 2, 8, 32, 128>;
 using NarrowWeightTile = Tile<1, 1, 8, 1, 16, 16, 128>;
 constexpr int wide = 16;
 #elif defined(__AVX2__)
-using LargeTile = Tile<1, 1, 32, 4, 6, 16, 128>;
+using LargeTile = Tile<1, 1, 32, 4, 6, 16, 288>;
 using NarrowTile = Tile<1, 1, 16, 1, 12, 8, 128>;
-using LargeWeightTile = Tile<1, 1, 24, 4, 4, 16, 128>;
+using LargeWeightTile = Tile<1, 1, 72, 4, 4, 16, 128>;
 using NarrowWeightTile = Tile<1, 1, 16, 1, 8, 8, 128>;
 constexpr int wide = 8;
 #else
-using LargeTile = Tile<1, 1, 16, 8, 12, 8, 128>;
+using LargeTile = Tile<1, 1, 16, 8, 12, 8, 288>;
 using NarrowTile = Tile<1, 1, 8, 2, 24, 4, 128>;
-using LargeWeightTile = Tile<1, 1, 12, 8, 8, 8, 128>;
+using LargeWeightTile = Tile<1, 1, 36, 8, 8, 8, 128>;
 using NarrowWeightTile = Tile<1, 1, 8, 2, 16, 4, 128>;
 constexpr int wide = 4;
 #endif
