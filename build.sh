@@ -10,7 +10,7 @@ usage: ./build.sh [WORD] [ARGUMENTS]
   deps       install what a build needs and is missing, with apt; not as root: print the command
   build      build the driver library, the kernels and bin/ddgpu (the default)
   train      build, then train the quickstart preset on the bundled images: bin/ddgpu train --preset quickstart ARGUMENTS
-  test       build, then run every test; needs no GPU
+  test       build, then run every test, those of kernels also under sanitizers (test sanitizers: only that); needs no GPU
   lint       golangci-lint, clang-format and shellcheck over the tree
   bench      build, then time every operation: bin/ddgpu bench ARGUMENTS
   ptx-check  build, then assemble the kernels for sm_70 ... sm_90: registers, shared memory, spills, blocks; needs no GPU
@@ -279,23 +279,23 @@ bench() {
 }
 
 run_tests() {
-  build
-  go vet ./...
-  go test ./...
+  if [ "${1:-}" != sanitizers ]; then
+    build
+    go vet ./...
+    go test ./...
+  fi
+  sanitizer_tests
 }
 
-# The tests of everything that runs kernels, under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer,
-# for which only barriers order the threads of a block.
+# The tests of what runs kernels, under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer, for which
+# only barriers order the threads of a block. A race is no failure of go test unless it ends the process.
 sanitizer_tests() {
-  local sanitizer
+  local sanitizer packages="./gpu/... ./kernels/..."
   native asan tsan
   for sanitizer in asan tsan; do
     echo "with $sanitizer:"
-    (
-      eval "$(environment $sanitizer)"
-      export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
-      go test ./gpu/... ./kernels/... ./layers/...
-    )
+    env ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 \
+      bash -c "$(environment $sanitizer); go test -short $packages"
   done
 }
 
@@ -332,7 +332,7 @@ case $word in
   build) build ;;
   env) environment "$@" ;;
   train) train "$@" ;;
-  test) run_tests ;;
+  test) run_tests "$@" ;;
   lint) lint ;;
   bench) bench "$@" ;;
   ptx-check) ptx_check ;;
