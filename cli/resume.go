@@ -9,21 +9,29 @@ import (
 )
 
 // openRunFor opens and locks the run folder of a training and finds the checkpoint that it continues from, "" for none. The folder must belong to
-// this configuration, or hold nothing to continue.
-func openRunFor(out, resume string, config diffusion.Config) (folder *runFolder, from string, err error) {
+// this configuration, or hold nothing to continue. A run that went on for longer than is asked for is kept under another name, which the
+// notice says.
+func openRunFor(out, resume string, config diffusion.Config) (folder *runFolder, from, notice string, err error) {
 	folder, err = openRun(out)
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	newest, found, err := checkpoint.Latest(folder.Checkpoints())
-	if err == nil && found && resume == "never" {
-		if folder, err = folder.startOver(); err != nil {
-			return nil, "", err
-		}
-		found = false
+	if err == nil && found && resume != "never" {
+		err = checkOwner(folder, config)
 	}
 	if err == nil && found {
-		err = checkOwner(folder, config, newest)
+		longer := resume == "auto" && newest.Step > int64(config.Train.Steps)
+		if longer {
+			notice = fmt.Sprintf("%s has been trained for %d steps, more than the %d asked for: that run is kept as %s, this one starts anew",
+				folder.path, newest.Step, config.Train.Steps, folder.spareName())
+		}
+		if longer || resume == "never" {
+			if folder, err = folder.startOver(); err != nil {
+				return nil, "", "", err
+			}
+			found = false
+		}
 	}
 	if err == nil && resume != "auto" && resume != "never" {
 		if found && newest.Path != resume && !sameFile(newest.Path, resume) {
@@ -33,12 +41,12 @@ func openRunFor(out, resume string, config diffusion.Config) (folder *runFolder,
 	}
 	if err != nil {
 		folder.Close()
-		return nil, "", err
+		return nil, "", "", err
 	}
 	if !found {
-		return folder, "", nil
+		return folder, "", notice, nil
 	}
-	return folder, newest.Path, nil
+	return folder, newest.Path, "", nil
 }
 
 func sameFile(a, b string) bool {
@@ -47,12 +55,9 @@ func sameFile(a, b string) bool {
 	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-// checkOwner refuses a folder whose checkpoints another configuration made, or whose training went on for longer than is asked for.
-func checkOwner(folder *runFolder, config diffusion.Config, newest checkpoint.Entry) error {
+// checkOwner refuses a folder whose checkpoints another configuration made.
+func checkOwner(folder *runFolder, config diffusion.Config) error {
 	advice := fmt.Sprintf("choose another folder with --out, or start over with --resume never, which keeps this one as %s", folder.spareName())
-	if newest.Step > int64(config.Train.Steps) {
-		return usagef("%s has been trained for %d steps already, more than the %d asked for: %s", folder.path, newest.Step, config.Train.Steps, advice)
-	}
 	was := emptyConfig()
 	if !exists(folder.Config()) {
 		return nil // the trainer compares with the checkpoint

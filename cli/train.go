@@ -35,7 +35,7 @@ Examples:
 			devicesFlag(),
 			&cli.StringFlag{Name: "out", Usage: "run `FOLDER` (default: runs/NAME, with the configuration's name)"},
 			&cli.StringFlag{Name: "resume", Value: "auto",
-				Usage: "auto: from the run folder's newest checkpoint, if any; never: start over (an earlier run is kept under another name); or the `PATH` of a checkpoint"},
+				Usage: "auto: from the run folder's newest checkpoint, unless that has more steps than --steps; never: start over (an earlier run is kept under another name); or the `PATH` of a checkpoint"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "print the resolved configuration and the memory plan, and open no device"},
 			jsonFlag("JSON lines on stdout, also on a terminal"),
 			hangFlag(),
@@ -73,11 +73,14 @@ func train(c *cli.Context) error {
 	if _, _, err := plan(c, config); err != nil { // what cannot be trained at all is found before anything is written
 		return err
 	}
-	folder, from, err := openRunFor(out, c.String("resume"), config)
+	folder, from, notice, err := openRunFor(out, c.String("resume"), config)
 	if err != nil {
 		return err
 	}
 	defer folder.Close()
+	if notice != "" {
+		fmt.Fprintln(c.App.ErrWriter, "ddgpu: "+notice)
+	}
 	m, err := openMachine(c)
 	if err != nil {
 		return err
