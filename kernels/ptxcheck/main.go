@@ -1,7 +1,7 @@
 // Command ptxcheck assembles the kernels' PTX with ptxas for the chips from sm_70 to sm_90 and prints one line per kernel:
 // launch bound, static shared memory, spills, and per chip the registers of a thread and the blocks that a multiprocessor
 // holds at once. It needs no GPU. It fails on a kernel that does not assemble, spills, has no launch bound, or fits no
-// multiprocessor.
+// multiprocessor, and when the host device's table of registers was not what ptxas says; then it has been written anew.
 package main
 
 import (
@@ -18,6 +18,7 @@ import (
 
 func main() {
 	ptxas := flag.String("ptxas", "ptxas", "the assembler, of CUDA 11 or 12 (13 does not know sm_70)")
+	registers := flag.String("registers", "", "`FILE` for the host device's table: the registers that each kernel takes on sm_70")
 	flag.Parse()
 	rows, err := check(*ptxas, flag.Args())
 	if err != nil {
@@ -25,6 +26,15 @@ func main() {
 		os.Exit(1)
 	}
 	problems := report(os.Stdout, rows)
+	if *registers != "" {
+		changed, err := writeRegisters(*registers, rows)
+		if err != nil {
+			problems = append(problems, err.Error())
+		}
+		if changed {
+			problems = append(problems, *registers+" was out of date and is written anew: build again, and commit it")
+		}
+	}
 	for _, p := range problems {
 		fmt.Fprintln(os.Stderr, "ptxcheck:", p)
 	}
@@ -83,6 +93,27 @@ func check(ptxas string, paths []string) ([]row, error) {
 	}
 	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
 	return rows, nil
+}
+
+// writeRegisters writes what the host device refuses launches by, {"ENTRY", registers of a thread on sm_70}, where the file says
+// something else.
+func writeRegisters(path string, rows []row) (changed bool, err error) {
+	var table strings.Builder
+	table.WriteString("// {\"ENTRY\", registers of a thread} on sm_70, as ptxas says: written by ./build.sh ptx-check.\n")
+	for _, r := range rows {
+		fmt.Fprintf(&table, "{%q, %d},\n", r.Name, r.Usage[slices.IndexFunc(chips, func(c chip) bool { return c.arch == "sm_70" })].Registers)
+	}
+	was, err := os.ReadFile(path)
+	if err != nil {
+		return false, fmt.Errorf("reading the table of registers: %w", err)
+	}
+	if string(was) == table.String() {
+		return false, nil
+	}
+	if err := os.WriteFile(path, []byte(table.String()), 0o644); err != nil {
+		return false, fmt.Errorf("writing the table of registers: %w", err)
+	}
+	return true, nil
 }
 
 // report prints the table and returns what is wrong in it, one line each.
