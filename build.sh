@@ -142,9 +142,6 @@ rule archive
   command = gpu/driver/archive.sh $clang \$out "\$tests" \$in
   restat = 1
   description = archive \$out
-rule link
-  command = $clang++ -pthread \$flags -o \$out \$in -lboost_context -ldl \$libs
-  description = link \$out
 NINJA
 }
 
@@ -288,15 +285,20 @@ run_tests() {
 }
 
 # The tests of what runs kernels, under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer, for which
-# only barriers order the threads of a block. A race is no failure of go test unless it ends the process.
+# only barriers order the threads of a block. A race is no failure of go test unless it ends the process. Networks are for
+# AddressSanitizer: with an allocation for each tensor it sees an access beside one; ThreadSanitizer has seen their kernels.
 sanitizer_tests() {
-  local sanitizer packages="./gpu/... ./kernels/..."
   native asan tsan
-  for sanitizer in asan tsan; do
-    echo "with $sanitizer:"
-    env ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 \
-      bash -c "$(environment $sanitizer); go test -short $packages"
-  done
+  with_sanitizer asan ./gpu/... ./kernels/... ./layers/...
+  with_sanitizer tsan ./gpu/... ./kernels/...
+}
+
+with_sanitizer() {
+  local sanitizer=$1
+  shift
+  echo "with $sanitizer:"
+  env ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 \
+    bash -c "$(environment "$sanitizer"); go test -short $*"
 }
 
 lint() {
