@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -32,9 +31,6 @@ func openMachine(c *cli.Context) (*gpu.Machine, error) {
 	}
 	m, err := gpu.Open(c.String("devices"))
 	if err != nil {
-		if m != nil {
-			err = errors.Join(err, m.Close())
-		}
 		return nil, fmt.Errorf("opening devices: %w", err)
 	}
 	if m.Notice != "" {

@@ -81,6 +81,25 @@ func TestAFunctionThatEndsItsGoroutineHoldsNobodyUp(t *testing.T) {
 	}
 }
 
+// Not a panic, however often.
+func TestCallsAfterCloseAreErrors(t *testing.T) {
+	m, err := gpu.Open("host:2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices := m.Devices
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		for _, d := range devices {
+			if err := d.Do(func() error { t.Error("it ran"); return nil }); err == nil {
+				t.Error("no error")
+			}
+		}
+	}
+}
+
 func TestOutOfMemorySaysWhatFor(t *testing.T) {
 	d := open(t, "host,memory=1MiB").Devices[0]
 	do(t, d, func() error {

@@ -45,7 +45,10 @@ func Open(spec string) (*Machine, error) {
 		}
 		m.Devices = append(m.Devices, d)
 	}
-	return m, m.enablePeers()
+	if err := m.enablePeers(); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
 }
 
 // enablePeers lets every device reach every other one's memory where the hardware can; copies between the rest are staged by the driver.
@@ -97,7 +100,8 @@ type Device struct {
 	context  cu.CUContext
 	optIn    int // most dynamic shared memory per block, bytes
 	calls    chan call
-	finished chan struct{}
+	stop     chan struct{} // closed to end the thread
+	finished chan struct{} // closed when it has ended
 }
 
 // call is a function on its way to the device's thread.
@@ -107,7 +111,7 @@ type call struct {
 }
 
 func openDevice(index, ordinal int) (*Device, error) {
-	d := &Device{Index: index, Ordinal: ordinal, calls: make(chan call), finished: make(chan struct{})}
+	d := &Device{Index: index, Ordinal: ordinal, calls: make(chan call), stop: make(chan struct{}), finished: make(chan struct{})}
 	opened := make(chan error)
 	go d.serve(opened)
 	if err := <-opened; err != nil {
@@ -127,8 +131,13 @@ func (d *Device) serve(opened chan<- error) {
 	if err != nil {
 		return
 	}
-	for c := range d.calls {
-		c.run()
+	for {
+		select {
+		case c := <-d.calls:
+			c.run()
+		case <-d.stop:
+			return
+		}
 	}
 }
 
@@ -174,7 +183,7 @@ func (d *Device) close() error {
 		}
 		return d.cu.ReleasePrimaryCtx()
 	})
-	close(d.calls)
+	close(d.stop)
 	<-d.finished
 	if err != nil {
 		return failed("releasing the context", d.Index, err)
