@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -64,11 +65,17 @@ func forward(c *cli.Context) error {
 		return err
 	}
 	p := &diffusion.Pass{N: x.Shape[0], X: x.Float64s()}
+	if err := checkImages(c.String("x"), x, p.N, model.Graph.In); err != nil {
+		return err
+	}
 	if p.Time, p.Labels, err = readConditions(c, p.N); err != nil {
 		return err
 	}
 	if c.IsSet("grad-out") {
 		g, err := readImages(c.String("grad-out"))
+		if err == nil {
+			err = checkImages(c.String("grad-out"), g, p.N, model.Graph.Out)
+		}
 		if err != nil {
 			return err
 		}
@@ -155,6 +162,14 @@ func readImages(path string) (*array, error) {
 		return nil, npyError{path, fmt.Errorf("it is %s %v: want [N, C, H, W] of float32 or float64", a.Type, a.Shape)}
 	}
 	return a, nil
+}
+
+// checkImages requires n images of the shape that a network has: the same numbers in another order would go unnoticed.
+func checkImages(path string, a *array, n int, s layers.Shape) error {
+	if want := []int{n, s.C, s.H, s.W}; !slices.Equal(a.Shape, want) {
+		return npyError{path, fmt.Errorf("its shape is %v: want [N, C, H, W], here %v", a.Shape, want)}
+	}
+	return nil
 }
 
 // readConditions reads what the network is told about each image: its time step and, with classes, its class.
