@@ -37,13 +37,18 @@ func (t *TrainConfig) treeLevels() int { return bits.Len(uint(t.MicroBatches)) -
 
 // checkDevices says whether the shards can be divided over so many devices.
 func (t *TrainConfig) checkDevices(devices int) error {
-	if devices&(devices-1) != 0 || devices*t.MicroBatches > t.Shards {
-		return &ConfigError{Key: "train.shards", Reason: shardsReason(t, devices)}
+	reason := ""
+	switch {
+	case devices&(devices-1) != 0 || devices*t.MicroBatches > t.Shards:
+		reason = fmt.Sprintf("cannot be divided over %d devices with %d micro-batches each: the devices must be a power of two, and "+
+			"devices × micro-batches at most the shards", devices, t.MicroBatches)
+	case devices > kernels.MaxTreeParts:
+		reason = fmt.Sprintf("would be divided over %d devices: at most %d can add up their gradients", devices, kernels.MaxTreeParts)
+	case t.Shards > kernels.MaxTreeParts*devices*t.MicroBatches:
+		reason = fmt.Sprintf("is too many for %d devices with %d micro-batches each: one launch adds up at most %d shards", devices, t.MicroBatches,
+			kernels.MaxTreeParts)
+	default:
+		return nil
 	}
-	return nil
-}
-
-func shardsReason(t *TrainConfig, devices int) string {
-	return fmt.Sprintf("is %d, which cannot be divided over %d devices with %d micro-batches each: the devices must be a power of two, and "+
-		"devices × micro-batches at most the shards", t.Shards, devices, t.MicroBatches)
+	return &ConfigError{Key: "train.shards", Reason: fmt.Sprintf("is %d, which %s", t.Shards, reason)}
 }

@@ -21,10 +21,13 @@ func (q *Queue) ShardSum(s Shards, images, c int, partial gpu.Ptr, stride int64,
 	q.launch(shardSum, [3]int{s.Count * chunks, 1, 1}, 0, ptr(partial), i64(stride), ptr(perImage), i32(images), i32(s.Size), i32(c))
 }
 
-// TreeSum computes out[k] = ((p₀ + p₁) + (p₂ + p₃)) + …, p_s = partial[s·stride + k], k < n. count is a power of two up to 32.
+// MaxTreeParts is how many parts TreeSum adds at most.
+const MaxTreeParts = 32
+
+// TreeSum computes out[k] = ((p₀ + p₁) + (p₂ + p₃)) + …, p_s = partial[s·stride + k], k < n. count is a power of two up to MaxTreeParts.
 func (q *Queue) TreeSum(count int, n int64, out, partial gpu.Ptr, stride int64) {
-	if count < 1 || count > 32 || count&(count-1) != 0 {
-		q.fail("a tree sum of %d parts: want a power of two up to 32", count)
+	if count < 1 || count > MaxTreeParts || count&(count-1) != 0 {
+		q.fail("a tree sum of %d parts: want a power of two up to %d", count, MaxTreeParts)
 		return
 	}
 	q.launchElements(treeSum, n, ptr(out), ptr(partial), i64(stride), i32(count), i64(n))
