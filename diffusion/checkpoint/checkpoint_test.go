@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -255,6 +256,21 @@ func TestEveryFlippedByteIsFound(t *testing.T) {
 	}
 }
 
+// manifest replaces a checkpoint's manifest by one that has the hash it names.
+func manifest(step int64, files ...File) func(dir string) error {
+	return func(dir string) (err error) {
+		m := Manifest{Format: Format, Step: step, Files: files}
+		if m.Hash, err = m.computeHash(); err != nil {
+			return err
+		}
+		b, err := m.encode()
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, manifestName), b, 0o644)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(dir string) error
@@ -267,15 +283,11 @@ func TestOpenRefuses(t *testing.T) {
 		"later format": {func(d string) error {
 			return os.WriteFile(filepath.Join(d, manifestName), []byte(`{"format": 2}`), 0o644)
 		}, "format 2"},
-		"file outside": {func(d string) error {
-			m := Manifest{Format: Format, Files: []File{{Name: "../x"}}}
-			m.Hash, _ = m.computeHash()
-			b, err := m.encode()
-			if err != nil {
-				return err
-			}
-			return os.WriteFile(filepath.Join(d, manifestName), b, 0o644)
-		}, "impossible file name"},
+		"file outside":   {manifest(1, File{Name: "../x"}), "impossible file name"},
+		"manifest twice": {manifest(1, File{Name: manifestName}), "impossible file name"},
+		"step before 0":  {manifest(-1, File{Name: configName}), "impossible step -1"},
+		"step too late":  {manifest(math.MaxInt64, File{Name: configName}), "impossible step"},
+		"no config":      {manifest(1), "does not list config.json"},
 	} {
 		path := save(t, t.TempDir(), 1, 0)
 		if err := c.change(path); err != nil {
@@ -310,4 +322,22 @@ func TestMatchNamesTheFirstDifference(t *testing.T) {
 			t.Errorf("%v; want %q", err, c.says)
 		}
 	}
+}
+
+func FuzzManifest(f *testing.F) {
+	good, err := os.ReadFile(filepath.Join(save(f, f.TempDir(), 9, 0), manifestName))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"format": 1, "step": -1, "files": null, "hash": ""}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		m, err := parseManifest(text)
+		if err != nil {
+			return
+		}
+		if again, err := m.encode(); err != nil || !bytes.Equal(again, text) || m.Step < 0 || !m.lists(configName) {
+			t.Errorf("%q is taken for %+v", text, m)
+		}
+	})
 }

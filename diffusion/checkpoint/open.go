@@ -32,21 +32,10 @@ func Open(path string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&c.Manifest); err != nil {
-		return nil, bad(path, "%s is not readable: %w", manifestName, err)
+	if c.Manifest, err = parseManifest(text); err != nil {
+		return nil, &Error{path, err}
 	}
-	m := c.Manifest
-	if m.Format != Format {
-		return nil, bad(path, "it has format %d, this program reads %d", m.Format, Format)
-	}
-	hash, err := m.computeHash()
-	canonical, encodeErr := m.encode() // Save writes it so, to the byte
-	if err != nil || encodeErr != nil || hash != m.Hash || !bytes.Equal(canonical, text) {
-		return nil, bad(path, "%s is damaged: it does not have the hash that it names", manifestName)
-	}
-	for _, f := range m.Files {
+	for _, f := range c.Manifest.Files {
 		if err := c.verify(f); err != nil {
 			return nil, err
 		}
@@ -57,11 +46,45 @@ func Open(path string) (*Checkpoint, error) {
 	return c, nil
 }
 
+// maxStep is far above any training, and its images can still be counted.
+const maxStep = 1_000_000_000_000
+
+// parseManifest reads manifest.json and checks what can be checked without the files.
+func parseManifest(text []byte) (Manifest, error) {
+	var m Manifest
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&m); err != nil {
+		return m, fmt.Errorf("%s is not readable: %w", manifestName, err)
+	}
+	if m.Format != Format {
+		return m, fmt.Errorf("it has format %d, this program reads %d", m.Format, Format)
+	}
+	hash, err := m.computeHash()
+	canonical, encodeErr := m.encode() // Save writes it so, to the byte
+	if err != nil || encodeErr != nil || hash != m.Hash || !bytes.Equal(canonical, text) {
+		return m, fmt.Errorf("%s is damaged: it does not have the hash that it names", manifestName)
+	}
+	if m.Step < 0 || m.Step > maxStep {
+		return m, fmt.Errorf("%s names the impossible step %d", manifestName, m.Step)
+	}
+	for _, f := range m.Files {
+		if f.Name != filepath.Base(f.Name) || f.Name == manifestName {
+			return m, fmt.Errorf("%s lists the impossible file name %q", manifestName, f.Name)
+		}
+	}
+	if !m.lists(configName) {
+		return m, fmt.Errorf("%s does not list %s", manifestName, configName)
+	}
+	return m, nil
+}
+
+func (m Manifest) lists(name string) bool {
+	return slices.ContainsFunc(m.Files, func(f File) bool { return f.Name == name })
+}
+
 // verify compares one file's size and SHA-256 with the manifest's.
 func (c *Checkpoint) verify(f File) error {
-	if f.Name != filepath.Base(f.Name) || f.Name == manifestName {
-		return bad(c.Path, "%s lists the impossible file name %q", manifestName, f.Name)
-	}
 	file, err := os.Open(filepath.Join(c.Path, f.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return bad(c.Path, "%s is missing", f.Name)
@@ -94,15 +117,18 @@ func (c *Checkpoint) readSmall(name string) ([]byte, error) {
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxJSON+1))
-	if err != nil || len(b) > maxJSON {
-		return nil, bad(c.Path, "%s cannot be read or has more than %d bytes: %v", name, maxJSON, err)
+	if err != nil {
+		return nil, bad(c.Path, "reading %s: %w", name, err)
+	}
+	if len(b) > maxJSON {
+		return nil, bad(c.Path, "%s has more than %d bytes", name, maxJSON)
 	}
 	return b, nil
 }
 
 // Set opens a set of tensors. The caller closes it.
 func (c *Checkpoint) Set(name string) (*safetensors.File, error) {
-	if !slices.ContainsFunc(c.Manifest.Files, func(f File) bool { return f.Name == name+extension }) {
+	if !c.Manifest.lists(name + extension) {
 		return nil, bad(c.Path, "it has no %s", name+extension)
 	}
 	f, err := safetensors.Open(filepath.Join(c.Path, name+extension))
