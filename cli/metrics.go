@@ -48,10 +48,11 @@ func openMetrics(path string, step int64) (*metricsFile, error) {
 	return &metricsFile{file, points}, nil
 }
 
-// readMetrics returns the lines up to and including step, and the offset at which they end.
+// readMetrics returns the lines up to and including step, and the offset at which they end. It does not look at what follows them: after a
+// power cut that may be anything.
 func readMetrics(r io.Reader, step int64) (points []metric, end int64, err error) {
 	lines := bufio.NewReaderSize(r, maxMetric)
-	for n := 1; ; n++ {
+	for n, at := 1, int64(0); at < step; n++ {
 		line, err := lines.ReadSlice('\n')
 		if err == io.EOF {
 			return points, end, nil // what precedes it, if anything, is a line without its end
@@ -68,7 +69,9 @@ func readMetrics(r io.Reader, step int64) (points []metric, end int64, err error
 		}
 		points = append(points, m)
 		end += int64(len(line))
+		at = m.Step
 	}
+	return points, end, nil
 }
 
 // Append writes one line with a single write, so that a kill leaves a line or none.

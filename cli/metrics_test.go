@@ -24,6 +24,8 @@ func TestMetricsContinueAfterAStep(t *testing.T) {
 		{"all stay", line("1") + line("2"), 2, line("1") + line("2")},
 		{"training from the start drops all", line("1") + line("2"), 0, ""},
 		{"a line cut short goes", line("1") + line("2")[:20], 2, line("1")},
+		{"blocks of zeros past the checkpoint go", line("1") + strings.Repeat("\x00", 100_000) + "\n" + line("2"), 1, line("1")},
+		{"zeros before the first step go", strings.Repeat("\x00", 100_000), 0, ""},
 		{"a line cut short past the checkpoint goes", line("1") + line("2")[:20], 1, line("1")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
