@@ -2,6 +2,7 @@ package data
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"image"
 	_ "image/jpeg" // the formats that image.Decode knows
@@ -21,6 +22,7 @@ import (
 const (
 	maxImageFile   = 256 << 20 // bytes
 	maxImagePixels = 1 << 26   // 67 megapixels
+	maxScans       = 100       // of a JPEG: each passes over the whole image, however few bytes it has
 	maxDepth       = 8         // folders below the one that is opened
 	maxCache       = 1 << 30   // bytes of decoded images that are kept
 )
@@ -179,6 +181,30 @@ func checkHeader(r io.Reader) error {
 	return nil
 }
 
+// scans counts the scans of a JPEG (ITU-T T.81, annex B) as image/jpeg finds them; a PNG has none.
+func scans(encoded []byte) (n int) {
+	if !bytes.HasPrefix(encoded, []byte{0xff, 0xd8}) {
+		return 0
+	}
+	for at := 2; at+3 < len(encoded); {
+		marker := encoded[at+1]
+		switch {
+		case encoded[at] != 0xff || marker == 0xff: // entropy-coded data, or a fill byte
+			at++
+		case marker == 0 || marker >= 0xd0 && marker <= 0xd7: // an escaped 0xff, or a restart
+			at += 2
+		case marker == 0xd9: // the end of the image
+			return n
+		default:
+			if marker == 0xda {
+				n++
+			}
+			at += 2 + int(binary.BigEndian.Uint16(encoded[at+2:]))
+		}
+	}
+	return n
+}
+
 func readImageFile(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -194,6 +220,9 @@ func readImageFile(path string) ([]byte, error) {
 func decode(encoded []byte, shape Shape, dst []byte) error {
 	if err := checkHeader(bytes.NewReader(encoded)); err != nil {
 		return err
+	}
+	if n := scans(encoded); n > maxScans {
+		return fmt.Errorf("the JPEG has %d scans, at most %d are allowed", n, maxScans)
 	}
 	picture, _, err := image.Decode(bytes.NewReader(encoded))
 	if err != nil {

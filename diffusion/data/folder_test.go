@@ -146,6 +146,37 @@ func TestFolderRefuses(t *testing.T) {
 	}
 }
 
+// progressive is a JPEG of w×h grey pixels in n scans, each of which says in a few bytes that nothing changes.
+func progressive(w, h uint16, n int) []byte {
+	b := []byte{0xff, 0xd8}
+	b = append(append(b, 0xff, 0xdb, 0, 67, 0), bytes.Repeat([]byte{1}, 64)...) // quantisation
+	b = append(b, 0xff, 0xc2, 0, 11, 8)
+	b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, h), w)
+	b = append(b, 1, 1, 0x11, 0)
+	b = append(append(b, 0xff, 0xc4, 0, 20, 0x10, 1), make([]byte, 15)...) // one Huffman code, 0,
+	b = append(b, 0xe0)                                                    // for 2^14 blocks and more without coefficients
+	for range n {
+		b = append(b, 0xff, 0xda, 0, 8, 1, 1, 0, 1, 63, 0)
+		b = append(b, make([]byte, 2+int(w)*int(h)/64>>13)...)
+	}
+	return append(b, 0xff, 0xd9)
+}
+
+// Without a limit 14 kB of scans of an image within the limits take seconds, and a megabyte minutes.
+func TestJPEGOfManyScans(t *testing.T) {
+	dst := make([]byte, 16)
+	if err := decode(progressive(16, 16, maxScans), Shape{4, 4, 1}, dst); err != nil || dst[5] != 128 {
+		t.Errorf("%d, %v", dst[5], err)
+	}
+	dir := folderOf(t, map[string][]byte{"c/a.jpg": progressive(8192, 8192, maxScans+1)})
+	_, _, err := open(dir, Shape{4, 4, 1})
+	refused(t, "bomb", err, "c/a.jpg", "has 101 scans")
+	// Bytes behind the end do not count.
+	if n := scans(append(progressive(16, 16, 3), progressive(16, 16, 7)...)); n != 3 {
+		t.Errorf("%d scans of 3", n)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	good := encodePNG(f, uniform(5, 3, color.NRGBA{1, 2, 3, 200}))
 	f.Add(good)
@@ -155,6 +186,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(jpg.Bytes())
+	f.Add(progressive(16, 8, 3))
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		dst := make([]byte, 4*6*3)
 		_ = decode(b, Shape{4, 6, 3}, dst)
