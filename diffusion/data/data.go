@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -143,7 +144,7 @@ func detect(path string) (string, error) {
 	if !stat.IsDir() {
 		return "", bad(path, "it is a file; the data must be a folder")
 	}
-	if files, _, _ := findIDX(path); files != nil {
+	if len(glob(path, idxImages)) > 0 {
 		return "idx", nil
 	}
 	if train, _, _ := findCIFAR10(path); train != nil {
@@ -189,33 +190,23 @@ func (m *memory) At(i int, dst []byte) (int32, error) {
 // subset is some of another dataset's images.
 type subset struct {
 	Dataset
-	indices []int
+	indices []int32
 }
 
 func (s *subset) Len() int { return len(s.indices) }
 
-func (s *subset) At(i int, dst []byte) (int32, error) { return s.Dataset.At(s.indices[i], dst) }
+func (s *subset) At(i int, dst []byte) (int32, error) { return s.Dataset.At(int(s.indices[i]), dst) }
 
 // splitKey keys the choice of the held-out images. It is not the run's seed, so that runs with
 // different seeds can be compared.
 const splitKey = 0x5eed_0f_5911
 
-// Split holds count images out, spread over d by a fixed permutation.
+// Split holds count images out, spread over d by a fixed permutation; in its order, so that the first held-out images are a sample of all.
 func Split(d Dataset, count int) (train, heldOut Dataset) {
 	order := permutation(splitKey, 0, d.Len())
-	inTest := make([]bool, d.Len())
-	for _, i := range order[:count] {
-		inTest[i] = true
-	}
-	a, b := &subset{Dataset: d}, &subset{Dataset: d}
-	for i, test := range inTest {
-		if test {
-			b.indices = append(b.indices, i)
-		} else {
-			a.indices = append(a.indices, i)
-		}
-	}
-	return a, b
+	held := order[:count]
+	rest := slices.Sorted(slices.Values(order[count:]))
+	return &subset{d, rest}, &subset{d, held}
 }
 
 // glob lists the files of dir, not of its folders, that match a pattern, in order of name.

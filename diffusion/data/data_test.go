@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -126,6 +127,27 @@ func TestIDXWithoutLabelsIsSplit(t *testing.T) {
 	}
 }
 
+// The first held-out images are a sample of all of them, whatever order the images are in.
+func TestSplitSpreads(t *testing.T) {
+	train, heldOut := Split(numbered{n: 1000}, 500)
+	mean, seen := 0.0, map[int32]bool{}
+	for i := range 500 {
+		a, errA := train.At(i, make([]byte, 4))
+		b, errB := heldOut.At(i, make([]byte, 4))
+		if errA != nil || errB != nil {
+			t.Fatal(errA, errB)
+		}
+		seen[a], seen[b] = true, true
+		if i < 50 {
+			mean += float64(b) / 50
+		}
+	}
+	// The mean of 50 of 1000 has a standard deviation of 41; the permutation is fixed.
+	if math.Abs(mean-500) > 150 || len(seen) != 1000 {
+		t.Errorf("the first 50 have the mean number %g; %d of 1000 images are in one part", mean, len(seen))
+	}
+}
+
 func TestIDXRefuses(t *testing.T) {
 	good := idx(ramp(3*4*4), 3, 4, 4)
 	zipped := gz(t, good)
@@ -162,6 +184,20 @@ func TestIDXRefuses(t *testing.T) {
 		_, _, err := open(folderOf(t, files), Shape{4, 4, 1})
 		refused(t, c.name, err, c.file, c.says)
 	}
+}
+
+func TestTwoSetsInAFolderAreNamed(t *testing.T) {
+	good := idx(ramp(16), 1, 4, 4)
+	for name, says := range map[string]string{"emnist-train-images-idx3-ubyte": "keep one set in a folder", "t10k-images-idx3-ubyte": ""} {
+		dir := folderOf(t, map[string][]byte{"train-images-idx3-ubyte": good, name: good})
+		if _, _, err := open(dir, Shape{4, 4, 1}); says == "" && err != nil {
+			t.Error(err)
+		} else if says != "" {
+			refused(t, name, err, name, says)
+		}
+	}
+	_, _, err := open(folderOf(t, map[string][]byte{"t10k-images-idx3-ubyte": good}), Shape{4, 4, 1})
+	refused(t, "a test set alone", err, "", "no file named train-images-idx3-ubyte")
 }
 
 func cifarRows(labels ...byte) []byte {

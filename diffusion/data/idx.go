@@ -21,9 +21,12 @@ const (
 // idxFiles names the files of one set. Labels is empty where there is none.
 type idxFiles struct{ images, labels string }
 
+// idxImages is how a file of images is named, in small letters.
+const idxImages = "*images*idx3-ubyte*"
+
 // findIDX finds the files of the training set and, if there is one, the test set.
 func findIDX(dir string) (train, test *idxFiles, err error) {
-	for _, images := range glob(dir, "*images*idx3-ubyte*") {
+	for _, images := range glob(dir, idxImages) {
 		files := &idxFiles{images: images}
 		base := filepath.Base(images)
 		labels := strings.NewReplacer("images", "labels", "idx3", "idx1").Replace(strings.TrimSuffix(base, ".gz"))
