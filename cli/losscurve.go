@@ -52,6 +52,7 @@ func writeLossCurve(path, title string, points []metric) error {
 			p.Add(dots)
 		}
 	}
+	p.X.Min = 0
 	p.Legend.Top = true
 	return writeFile(path, func(w io.Writer) error {
 		image, err := p.WriterTo(16*vg.Centimeter, 10*vg.Centimeter, "png")

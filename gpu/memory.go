@@ -78,6 +78,11 @@ func (d *Device) Write(dst Ptr, src []byte) error {
 	if err := cu.MemcpyHtoD(cu.DevicePtr(dst), unsafe.Pointer(unsafe.SliceData(src)), int64(len(src))); err != nil {
 		return failed(fmt.Sprintf("copying %s to the device", size(int64(len(src)))), d.Index, err)
 	}
+	// From ordinary memory the driver may return while the last bytes are still in its own buffer (CUDA driver API, "API synchronization
+	// behavior"), and a stream that does not wait for the null stream could read the old ones.
+	if err := cu.Synchronize(); err != nil {
+		return failed("waiting for a copy", d.Index, err)
+	}
 	return nil
 }
 
