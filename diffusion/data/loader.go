@@ -21,6 +21,7 @@ type Loader struct {
 	first  int
 	slots  []slot
 	inUse  bool
+	err    error // of the first batch that could not be read
 	cancel context.CancelFunc
 }
 
@@ -71,8 +72,12 @@ func (l *Loader) fill(b Batch) error {
 	return nil
 }
 
-// Next waits for the next batch. It may be used until Next or Close is called again.
+// Next waits for the next batch. It may be used until Next or Close is called again. After a batch that cannot be read every call gives its
+// error, so that none is passed over.
 func (l *Loader) Next(ctx context.Context) (Batch, error) {
+	if l.err != nil {
+		return Batch{}, l.err
+	}
 	if l.inUse {
 		l.slots[(l.next-1-l.first)%len(l.slots)].free <- struct{}{}
 		l.inUse = false
@@ -81,6 +86,7 @@ func (l *Loader) Next(ctx context.Context) (Batch, error) {
 	case r := <-l.slots[(l.next-l.first)%len(l.slots)].ready:
 		l.inUse = true
 		l.next++
+		l.err = r.err
 		return r.Batch, r.err
 	case <-ctx.Done():
 		return Batch{}, ctx.Err()

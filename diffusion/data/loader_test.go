@@ -115,6 +115,9 @@ func TestLoaderReportsAnErrorAtItsStep(t *testing.T) {
 		}
 		if step == at/2 {
 			refused(t, "broken image", err, "image 4", fmt.Sprintf("batch %d", step))
+			if _, again := l.Next(context.Background()); again != err {
+				t.Errorf("the call after the error gives %v", again)
+			}
 			return
 		}
 	}
