@@ -35,10 +35,13 @@ func (e *exchange) build(p *pool, arena int64, devices int) (err error) {
 }
 
 func (e *exchange) close() error {
-	if e.summed == nil {
-		return nil
+	var errs []error
+	for _, event := range []*gpu.Event{e.ready, e.summed} {
+		if event != nil {
+			errs = append(errs, event.Close())
+		}
 	}
-	return errors.Join(e.ready.Close(), e.summed.Close())
+	return errors.Join(errs...)
 }
 
 // bounds gives slice i of an arena, in elements.

@@ -66,6 +66,11 @@ func NewTrainer(m *gpu.Machine, c Config, train, heldOut data.Dataset) (*Trainer
 	if err := c.checkData(train); err != nil {
 		return nil, err
 	}
+	if heldOut != nil && heldOut.Len() > 0 {
+		if err := c.checkData(heldOut); err != nil {
+			return nil, err
+		}
+	}
 	graph, err := layers.NewUNet2D(c.Model)
 	if err != nil {
 		return nil, &ConfigError{Key: "model", Reason: err.Error()}
@@ -100,12 +105,15 @@ func NewTrainer(m *gpu.Machine, c Config, train, heldOut data.Dataset) (*Trainer
 // drawBatch is how many images a device validates or samples at once: as many as it trains on.
 func (t *Trainer) drawBatch() int { return t.config.Train.cut(len(t.machine.Devices), 0, 0).Count }
 
+// checkData says whether a network can be shown the images of a set.
 func (c *Config) checkData(set data.Dataset) error {
+	if set.Len() < 1 {
+		return &ConfigError{Key: "data.path", Reason: "has no images"}
+	}
 	if classes := c.Model.NumClassEmbeds; classes != nil && set.Classes() > *classes {
 		return &ConfigError{Key: "model.num_class_embeds", Reason: fmt.Sprintf("is %d, but the images have %d classes", *classes, set.Classes())}
 	}
-	want := data.Shape{H: c.Model.SampleSize.H, W: c.Model.SampleSize.W, C: c.Model.InChannels}
-	if set.Shape() != want {
+	if want := c.imageShape(); set.Shape() != want {
 		return &ConfigError{Key: "data.path", Reason: fmt.Sprintf("has images of %v, the network is made for %v", set.Shape(), want)}
 	}
 	return nil

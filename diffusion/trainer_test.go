@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"ddgpu/diffusion/checkpoint"
@@ -238,6 +239,29 @@ func TestRestoreRefusesAnotherRun(t *testing.T) {
 			t.Errorf("no checkpoint: %v", err)
 		}
 		ok(t, trainer.Close())
+	})
+}
+
+func TestTrainerRefusesImagesThatItCannotUse(t *testing.T) {
+	onMachine(t, "host", func(m *gpu.Machine) {
+		c := tiny()
+		good := blobs{n: 4, classes: 3, shape: c.imageShape()}
+		for key, bad := range map[string]blobs{
+			"data.path has no images": {n: 0, classes: 3, shape: good.shape},
+			"data.path has images of": {n: 4, classes: 3, shape: data.Shape{H: 8, W: 4, C: 1}},
+			"model.num_class_embeds":  {n: 4, classes: 9, shape: good.shape},
+		} {
+			sets := [][2]data.Dataset{{bad, good}, {good, bad}}
+			if bad.n == 0 {
+				sets = sets[:1] // nothing to validate on is no error
+			}
+			for _, pair := range sets {
+				var config *ConfigError
+				if _, err := NewTrainer(m, c, pair[0], pair[1]); !errors.As(err, &config) || !strings.Contains(err.Error(), key) {
+					t.Errorf("%s: %v", key, err)
+				}
+			}
+		}
 	})
 }
 
