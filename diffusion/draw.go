@@ -44,7 +44,7 @@ func (l *loaded) load(arena []float64) (err error) {
 	if l.weights, err = l.reals("the parameters", int64(len(arena))); err != nil {
 		return err
 	}
-	return l.device.Write(l.weights, realBytes(arena, l.real))
+	return l.device.Write(l.weights, l.real.Bytes(arena))
 }
 
 // NewGenerator puts a model on every device; each draws up to batch images at once.
@@ -166,7 +166,7 @@ func (w *drawer) build(l *kernels.Library, noise *schedule.Schedule) (err error)
 	if w.hostStates, err = w.host("the steps' states", int64(len(w.rows))*kernels.StepStateSize); err != nil {
 		return err
 	}
-	if err := errors.Join(d.Write(w.table, realBytes(w.sampleTable(), w.real)), d.Write(w.roots, realBytes(noise.Roots(), w.real))); err != nil {
+	if err := errors.Join(d.Write(w.table, w.real.Bytes(w.sampleTable())), d.Write(w.roots, w.real.Bytes(noise.Roots()))); err != nil {
 		return err
 	}
 	return w.capture(pixels)
@@ -293,7 +293,7 @@ func (w *drawer) sample(ctx context.Context, r SampleRequest, first int, out []f
 	if err := w.stream.Sync(); err != nil {
 		return err
 	}
-	for i, v := range realValues(w.hostX[:int64(len(out))*w.real.Size()], w.real) {
+	for i, v := range w.real.Values(w.hostX[:int64(len(out))*w.real.Size()]) {
 		out[i] = float32(v)
 	}
 	return nil

@@ -116,9 +116,9 @@ func (p *Pass) run(d *gpu.Device, library *kernels.Library, model *Model) (resul
 		to    gpu.Ptr
 		bytes []byte
 	}{
-		{weights, realBytes(model.Weights, r)},
-		{network.X, realBytes(toNHWC(p.X, p.N, graph.In), r)},
-		{network.Time, realBytes(p.Time, r)},
+		{weights, r.Bytes(model.Weights)},
+		{network.X, r.Bytes(toNHWC(p.X, p.N, graph.In))},
+		{network.Time, r.Bytes(p.Time)},
 	}
 	if p.Labels != nil {
 		upload = append(upload, struct {
@@ -147,7 +147,7 @@ func (p *Pass) run(d *gpu.Device, library *kernels.Library, model *Model) (resul
 	if err != nil {
 		return result, err
 	}
-	if err := d.Write(network.DY, realBytes(toNHWC(p.DY, p.N, graph.Out), r)); err != nil {
+	if err := d.Write(network.DY, r.Bytes(toNHWC(p.DY, p.N, graph.Out))); err != nil {
 		return result, err
 	}
 	network.Backward(queue, weights, gradient, 0, 0)
@@ -166,18 +166,6 @@ func (p *Pass) run(d *gpu.Device, library *kernels.Library, model *Model) (resul
 	shape := []int{p.N, graph.In.C, graph.In.H, graph.In.W}
 	result.Grads = append(result.Grads, realTensor("x", shape, toNCHW(dx, p.N, graph.In), r))
 	return result, nil
-}
-
-// realTensor is a tensor in a number type.
-func realTensor(name string, shape []int, values []float64, r kernels.Real) safetensors.Tensor {
-	if r == kernels.F64 {
-		return safetensors.FromFloat64s(name, shape, values)
-	}
-	narrow := make([]float32, len(values))
-	for i, v := range values {
-		narrow[i] = float32(v)
-	}
-	return safetensors.FromFloat32s(name, shape, narrow)
 }
 
 // toNHWC and toNCHW change the order of n images' numbers between PyTorch's and the kernels'.

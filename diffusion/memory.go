@@ -46,36 +46,11 @@ func (p *pool) free() error {
 	return errors.Join(errs...)
 }
 
-// realBytes is v in the bytes of a number type.
-func realBytes(v []float64, r kernels.Real) []byte {
-	if r == kernels.F64 {
-		return gpu.Bytes(v)
-	}
-	narrow := make([]float32, len(v))
-	for i, x := range v {
-		narrow[i] = float32(x)
-	}
-	return gpu.Bytes(narrow)
-}
-
-// realValues is the values in the bytes of a number type.
-func realValues(b []byte, r kernels.Real) []float64 {
-	if r == kernels.F64 {
-		return append([]float64(nil), gpu.Values[float64](b)...)
-	}
-	narrow := gpu.Values[float32](b)
-	v := make([]float64, len(narrow))
-	for i, x := range narrow {
-		v[i] = float64(x)
-	}
-	return v
-}
-
 // readReals reads n values from a device.
 func readReals(d *gpu.Device, p gpu.Ptr, n int64, r kernels.Real) ([]float64, error) {
 	b := make([]byte, n*r.Size())
 	err := d.Read(b, p)
-	return realValues(b, r), err
+	return r.Values(b), err
 }
 
 // Memory is what one device needs for a training run.

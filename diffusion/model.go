@@ -125,18 +125,17 @@ func ReadWeights(file *safetensors.File, graph *layers.Graph, dtype safetensors.
 func publicTensors(arena []float64, graph *layers.Graph, r kernels.Real) []safetensors.Tensor {
 	tensors := make([]safetensors.Tensor, len(graph.Params))
 	for i, p := range graph.Params {
-		values := p.ToPublic(arena)
-		if r == kernels.F64 {
-			tensors[i] = safetensors.FromFloat64s(p.Name, p.Shape, values)
-			continue
-		}
-		narrow := make([]float32, len(values))
-		for j, v := range values {
-			narrow[j] = float32(v)
-		}
-		tensors[i] = safetensors.FromFloat32s(p.Name, p.Shape, narrow)
+		tensors[i] = realTensor(p.Name, p.Shape, p.ToPublic(arena), r)
 	}
 	return tensors
+}
+
+// realTensor is a tensor in a number type.
+func realTensor(name string, shape []int, values []float64, r kernels.Real) safetensors.Tensor {
+	if r == kernels.F64 {
+		return safetensors.FromFloat64s(name, shape, values)
+	}
+	return safetensors.FromFloat32s(name, shape, gpu.Values[float32](r.Bytes(values)))
 }
 
 // sets names the arenas that a checkpoint holds.
@@ -199,7 +198,7 @@ func (t *Trainer) Restore(path string) error {
 		if err != nil {
 			return err
 		}
-		b := realBytes(arena, t.config.real())
+		b := t.replicas[0].real.Bytes(arena)
 		err = t.machine.Each(func(d *gpu.Device) error { return d.Write(t.replicas[d.Index].sets()[name], b) })
 		if err != nil {
 			return fmt.Errorf("restoring %s from %s: %w", name, path, err)

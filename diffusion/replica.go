@@ -109,7 +109,7 @@ func (r *replica) build(noise *schedule.Schedule, devices int) (err error) {
 	if err = r.exchange.build(&r.pool, arena, devices); err != nil {
 		return err
 	}
-	if err = d.Write(r.roots, realBytes(noise.Roots(), r.real)); err != nil {
+	if err = d.Write(r.roots, r.real.Bytes(noise.Roots())); err != nil {
 		return err
 	}
 	for _, zero := range []gpu.Ptr{r.moment1, r.moment2} {
@@ -263,14 +263,14 @@ func (r *replica) update() error {
 	if err := r.stream.Sync(); err != nil {
 		return err
 	}
-	v := realValues(r.hostResult, r.real)
+	v := r.real.Values(r.hostResult)
 	r.loss, r.norm = v[0], v[1]
 	return nil
 }
 
 // setWeights starts the weights and their average from an arena.
 func (r *replica) setWeights(arena []float64) error {
-	b := realBytes(arena, r.real)
+	b := r.real.Bytes(arena)
 	return errors.Join(r.device.Write(r.weights, b), r.device.Write(r.ema, b))
 }
 

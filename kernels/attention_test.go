@@ -1,6 +1,7 @@
 package kernels
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -23,23 +24,19 @@ func attend(t *testing.T, spec string, g Attention, spoil func(q, k, v []float32
 	}
 	spoil(in[0], in[1], in[2])
 	y, lse = make([]float32, rows), make([]float32, g.N*g.Heads*g.L)
-	onDevice(t, spec, F32, func(d *gpu.Device, q *Queue) {
+	OnDevice(t, spec, F32, func(d *gpu.Device, q *Queue) error {
 		var p [5]gpu.Ptr
 		for i, b := range [][]byte{gpu.Bytes(in[0]), gpu.Bytes(in[1]), gpu.Bytes(in[2]), gpu.Bytes(y), gpu.Bytes(lse)} {
 			var err error
 			if p[i], err = d.Alloc("attention", int64(len(b))); err != nil {
-				t.Fatal(err)
+				return err
 			}
 			if err := d.Write(p[i], b); err != nil {
-				t.Fatal(err)
+				return err
 			}
 		}
 		q.AttentionForward(g, p[3], p[4], p[0], p[1], p[2])
-		for _, err := range []error{q.Err(), q.Stream().Sync(), d.Read(gpu.Bytes(y), p[3]), d.Read(gpu.Bytes(lse), p[4])} {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
+		return errors.Join(q.Err(), q.Stream().Sync(), d.Read(gpu.Bytes(y), p[3]), d.Read(gpu.Bytes(lse), p[4]))
 	})
 	return y, lse
 }
@@ -124,12 +121,12 @@ func TestAttentionUnseenKeys(t *testing.T) {
 
 func TestAttentionHeadSize(t *testing.T) {
 	for _, dim := range []int{0, MaxHeadDim + 1} {
-		onDevice(t, "host", F32, func(_ *gpu.Device, q *Queue) {
+		OnDevice(t, "host", F32, func(_ *gpu.Device, q *Queue) error {
 			q.AttentionForward(Attention{N: 1, L: 1, Heads: 1, Dim: dim}, 0, 0, 0, 0, 0)
 			if err := q.Err(); err == nil || !strings.Contains(err.Error(), "1 to 256") {
 				t.Errorf("dim %d: %v", dim, err)
 			}
-			q.err = nil
+			return nil
 		})
 	}
 }

@@ -47,22 +47,7 @@ func BenchmarkConv(b *testing.B) {
 }
 
 func benchmarkConv(b *testing.B, spec string, g Conv, pass string) {
-	m, err := gpu.Open(spec)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer m.Close()
-	d := m.Devices[0]
-	err = d.Do(func() error {
-		l, err := Load(d, F32)
-		if err != nil {
-			return err
-		}
-		s, err := d.NewStream()
-		if err != nil {
-			return err
-		}
-		q := l.NewQueue(s)
+	OnDevice(b, spec, F32, func(d *gpu.Device, q *Queue) error {
 		shards := Shards{Count: 8, Size: (g.N + 7) / 8}
 		nx, ny, nw := g.N*g.H*g.W*g.Cin, g.N*g.OH*g.OW*g.Cout, g.KH*g.KW*g.Cin*g.Cout
 		var p [4]gpu.Ptr // x, y, w, partial
@@ -71,6 +56,7 @@ func benchmarkConv(b *testing.B, spec string, g Conv, pass string) {
 			for j := range v {
 				v[j] = rand.Float32()*2 - 1
 			}
+			var err error
 			if p[i], err = d.Alloc("benchmark", int64(4*n)); err != nil {
 				return err
 			}
@@ -85,19 +71,16 @@ func benchmarkConv(b *testing.B, spec string, g Conv, pass string) {
 			"weight":  func() { q.ConvBackwardWeight(g, shards, partial, int64(nw), y, x) },
 		}[pass]
 		launch()
-		if err := s.Sync(); err != nil {
+		if err := q.Stream().Sync(); err != nil {
 			return err
 		}
 		for b.Loop() {
 			launch()
-			if err := s.Sync(); err != nil {
+			if err := q.Stream().Sync(); err != nil {
 				return err
 			}
 		}
 		b.ReportMetric(g.FLOPs()*float64(b.N)/b.Elapsed().Seconds()*1e-9, "GFLOP/s")
 		return q.Err()
 	})
-	if err != nil {
-		b.Fatal(err)
-	}
 }

@@ -1,6 +1,7 @@
 package kernels
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -19,29 +20,22 @@ func TestOrdersAgree(t *testing.T) {
 			}
 		}
 		y, sum = make([]float32, 3*63*37), make([]float32, 3*37)
-		onDevice(t, spec, F32, func(d *gpu.Device, q *Queue) {
+		OnDevice(t, spec, F32, func(d *gpu.Device, q *Queue) error {
 			var p [4]gpu.Ptr
 			for i, v := range [][]float32{x, w, y, sum} {
 				var err error
 				if p[i], err = d.Alloc("test", int64(4*len(v))); err != nil {
-					t.Fatal(err)
+					return err
 				}
 				if i < 2 {
 					if err := d.Write(p[i], gpu.Bytes(v)); err != nil {
-						t.Fatal(err)
+						return err
 					}
 				}
 			}
 			q.ConvForward(g, p[2], p[0], p[1], Epilogue{})
 			q.PixelSum(3, 63, 37, p[3], p[2])
-			if err := q.Stream().Sync(); err != nil {
-				t.Fatal(err)
-			}
-			for i, v := range [][]float32{y, sum} {
-				if err := d.Read(gpu.Bytes(v), p[2+i]); err != nil {
-					t.Fatal(err)
-				}
-			}
+			return errors.Join(q.Err(), q.Stream().Sync(), d.Read(gpu.Bytes(y), p[2]), d.Read(gpu.Bytes(sum), p[3]))
 		})
 		return y, sum
 	}

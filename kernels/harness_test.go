@@ -21,35 +21,13 @@ type harness struct {
 	d *gpu.Device
 }
 
-// withKernels runs f on the first device of a spec, in its Do. That is another goroutine: f must not call t.Fatal, which would end the device's
-// thread and leave Do waiting.
+// withKernels runs f on the first device of a spec.
 func withKernels(t *testing.T, spec string, r kernels.Real, f func(h *harness)) {
 	t.Helper()
-	m, err := gpu.Open(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	d := m.Devices[0]
-	err = d.Do(func() error {
-		l, err := kernels.Load(d, r)
-		if err != nil {
-			return err
-		}
-		s, err := d.NewStream()
-		if err != nil {
-			return err
-		}
-		f(&harness{l.NewQueue(s), t, d})
+	kernels.OnDevice(t, spec, r, func(d *gpu.Device, q *kernels.Queue) error {
+		f(&harness{q, t, d})
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // bytes is device memory that holds v.
@@ -65,16 +43,7 @@ func (h *harness) bytes(v []byte) gpu.Ptr {
 }
 
 // reals is device memory that holds v in the queue's number type.
-func (h *harness) reals(v []float64) gpu.Ptr {
-	if h.Real() == kernels.F64 {
-		return h.bytes(gpu.Bytes(v))
-	}
-	f := make([]float32, len(v))
-	for i, x := range v {
-		f[i] = float32(x)
-	}
-	return h.bytes(gpu.Bytes(f))
-}
+func (h *harness) reals(v []float64) gpu.Ptr { return h.bytes(h.Real().Bytes(v)) }
 
 // poison is device memory of n NaNs.
 func (h *harness) poison(n int) gpu.Ptr {
@@ -97,14 +66,7 @@ func (h *harness) read(p gpu.Ptr, n int) []float64 {
 			h.t.Error(err)
 		}
 	}
-	if h.Real() == kernels.F64 {
-		return gpu.Values[float64](b)
-	}
-	v := make([]float64, n)
-	for i, x := range gpu.Values[float32](b) {
-		v[i] = float64(x)
-	}
-	return v
+	return h.Real().Values(b)
 }
 
 // near compares v with want by ‖Δ‖/‖want‖.

@@ -18,22 +18,8 @@ func BenchmarkLaunch(b *testing.B) {
 		{"queue/blocks=1", 1, false}, {"queue/blocks=2", 2, false}, {"graph/blocks=1", 1, true}, {"graph/blocks=2", 2, true},
 	} {
 		b.Run(mode.name, func(b *testing.B) {
-			m, err := gpu.Open("host,threads=2")
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer m.Close()
-			d := m.Devices[0]
-			err = d.Do(func() error {
-				l, err := Load(d, F32)
-				if err != nil {
-					return err
-				}
-				s, err := d.NewStream()
-				if err != nil {
-					return err
-				}
-				q := l.NewQueue(s)
+			OnDevice(b, "host,threads=2", F32, func(d *gpu.Device, q *Queue) error {
+				s := q.Stream()
 				n := int64(4096*(mode.blocks-1) + 1)
 				x, err := d.Alloc("benchmark", 4*n)
 				if err != nil {
@@ -64,9 +50,6 @@ func BenchmarkLaunch(b *testing.B) {
 				b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N*launches), "us/launch")
 				return nil
 			})
-			if err != nil {
-				b.Fatal(err)
-			}
 		})
 	}
 }

@@ -30,30 +30,6 @@ import (
 //go:embed ptx/sm_70/*.ptx
 var ptxFiles embed.FS
 
-// Real is the number type of activations, weights and gradients.
-type Real int
-
-// The number types. F64 exists on the host device only, for the checks of gradients.
-const (
-	F32 Real = iota
-	F64
-)
-
-// Size is the bytes of one value.
-func (r Real) Size() int64 {
-	if r == F64 {
-		return 8
-	}
-	return 4
-}
-
-func (r Real) String() string {
-	if r == F64 {
-		return "f64"
-	}
-	return "f32"
-}
-
 // declaration is what a launcher passes to a kernel: one letter for each parameter, p for a pointer, i for a 32-bit integer, l for a 64-bit
 // integer, r for a real.
 type declaration struct {

@@ -64,29 +64,13 @@ func (m *machine) sync() {
 }
 
 func (m *machine) write(p gpu.Ptr, v []float64) {
-	if m.library.Real() == kernels.F64 {
-		m.check(m.device.Write(p, gpu.Bytes(v)))
-		return
-	}
-	narrow := make([]float32, len(v))
-	for i, x := range v {
-		narrow[i] = float32(x)
-	}
-	m.check(m.device.Write(p, gpu.Bytes(narrow)))
+	m.check(m.device.Write(p, m.library.Real().Bytes(v)))
 }
 
 func (m *machine) read(p gpu.Ptr, n int64) []float64 {
-	v := make([]float64, n)
-	if m.library.Real() == kernels.F64 {
-		m.check(m.device.Read(gpu.Bytes(v), p))
-		return v
-	}
-	narrow := make([]float32, n)
-	m.check(m.device.Read(gpu.Bytes(narrow), p))
-	for i, x := range narrow {
-		v[i] = float64(x)
-	}
-	return v
+	b := make([]byte, n*m.library.Real().Size())
+	m.check(m.device.Read(b, p))
+	return m.library.Real().Values(b)
 }
 
 // upload makes a copy of v on the device.

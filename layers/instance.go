@@ -88,23 +88,11 @@ func (i *Instance) writeConstants() error {
 		if t.constants == nil {
 			continue
 		}
-		if err := i.device.Write(i.at[s], realBytes(t.constants, i.plan.Options.Real)); err != nil {
+		if err := i.device.Write(i.at[s], i.plan.Options.Real.Bytes(t.constants)); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// realBytes is v as it lies in memory in a number type.
-func realBytes(v []float64, r kernels.Real) []byte {
-	if r == kernels.F64 {
-		return gpu.Bytes(v)
-	}
-	narrow := make([]float32, len(v))
-	for i, x := range v {
-		narrow[i] = float32(x)
-	}
-	return gpu.Bytes(narrow)
 }
 
 // Plan is what the instance was made from.

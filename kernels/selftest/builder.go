@@ -86,7 +86,7 @@ func (b *Builder) Want(n int, reference func() []float64) []float64 {
 
 // In is device memory that holds v. Launches must leave it as it is.
 func (b *Builder) In(v []float64) gpu.Ptr {
-	return b.place(&array{name: "an input", content: b.encode(v), guard: nanByte})
+	return b.place(&array{name: "an input", content: bytes.Clone(b.Real().Bytes(v)), guard: nanByte})
 }
 
 // InInt32 is device memory that holds v.
@@ -108,7 +108,7 @@ func (b *Builder) InOut(name string, v, want []float64) gpu.Ptr {
 	if len(v) != len(want) && b.err == nil {
 		b.err = fmt.Errorf("%s: %d values become %d", name, len(v), len(want))
 	}
-	return b.place(&array{name: name, content: b.encode(v), guard: guardByte, want: want})
+	return b.place(&array{name: name, content: bytes.Clone(b.Real().Bytes(v)), guard: guardByte, want: want})
 }
 
 // Scratch is n reals full of NaNs, not compared.
@@ -126,28 +126,6 @@ func (b *Builder) Launch(f func(q *kernels.Queue)) { b.launches = append(b.launc
 // Again adds launches that do the same work divided otherwise ("in two launches"): on the same inputs they must give the same bits.
 func (b *Builder) Again(what string, f func(q *kernels.Queue)) {
 	b.again = append(b.again, division{what, f})
-}
-
-func (b *Builder) encode(v []float64) []byte {
-	if b.Real() == kernels.F64 {
-		return bytes.Clone(gpu.Bytes(v))
-	}
-	f := make([]float32, len(v))
-	for i, x := range v {
-		f[i] = float32(x)
-	}
-	return gpu.Bytes(f)
-}
-
-func (b *Builder) decode(v []byte) []float64 {
-	if b.Real() == kernels.F64 {
-		return gpu.Values[float64](v)
-	}
-	f := make([]float64, len(v)/4)
-	for i, x := range gpu.Values[float32](v) {
-		f[i] = float64(x)
-	}
-	return f
 }
 
 func (b *Builder) place(a *array) gpu.Ptr {
@@ -234,7 +212,7 @@ func (b *Builder) compare(r *Result) error {
 		}
 		a.hash = sha256.Sum256(content)
 		h.Write(a.hash[:])
-		if e := relativeError(b.decode(content), a.want); r.Output == "" || !(e <= r.Error) {
+		if e := relativeError(b.Real().Values(content), a.want); r.Output == "" || !(e <= r.Error) {
 			r.Error, r.Output = e, a.name
 		}
 	}
