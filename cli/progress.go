@@ -14,6 +14,7 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
 )
 
 // progress shows a run to a person or to a log.
@@ -91,15 +92,16 @@ func (l *jsonLines) Close() {}
 
 // bar is one line of a terminal, with notes above it.
 type bar struct {
-	w     io.Writer
-	bar   *progressbar.ProgressBar
-	steps int64
-	rate  rate
-	end   sync.Once
+	w       io.Writer
+	bar     *progressbar.ProgressBar
+	columns func() int // of the terminal
+	steps   int64
+	rate    rate
+	end     sync.Once
 }
 
 func newBar(w io.Writer, steps int64) *bar {
-	return &bar{w: w, steps: steps, bar: progressbar.NewOptions64(steps,
+	return &bar{w: w, columns: func() int { return columns(w) }, steps: steps, bar: progressbar.NewOptions64(steps,
 		progressbar.OptionSetWriter(w),
 		progressbar.OptionShowCount(),
 		progressbar.OptionSetWidth(10),
@@ -110,8 +112,19 @@ func newBar(w io.Writer, steps int64) *bar {
 	)}
 }
 
+// columns is the width of a terminal, 80 where it does not say.
+func columns(w io.Writer) int {
+	if f, ok := w.(*os.File); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return width
+		}
+	}
+	return 80
+}
+
 func (b *bar) Step(m metric, memory int64) {
-	b.bar.Describe(describe(m, memory, b.rate.left(time.Now(), m.Step, b.steps)))
+	counts := len(fmt.Sprintf(" 100%% [] (%d/%d) ", b.steps, b.steps)) // the library shortens the bar itself where it must
+	b.bar.Describe(describe(m, memory, b.rate.left(time.Now(), m.Step, b.steps), b.columns()-counts))
 	_ = b.bar.Set64(m.Step) // a bar that cannot be drawn is no reason to stop
 }
 
@@ -155,14 +168,22 @@ func (b *bar) Report(s summary) error {
 	return t.Flush()
 }
 
-// describe is the text before the bar, short enough for both to fit into a line of 100 columns.
-func describe(m metric, memory int64, left time.Duration) string {
-	text := fmt.Sprintf("loss %.4f grad %.3f lr %.1e %.0f img/s", m.Loss, m.GradNorm, m.LR, m.ImagesPerSecond)
-	if memory > 0 {
-		text += " " + humanize.IBytes(uint64(memory))
-	}
+// describe is the text before the bar: the more important first, and no more than has room, since a line that wraps cannot be drawn over.
+func describe(m metric, memory int64, left time.Duration, room int) string {
+	text := fmt.Sprintf("loss %.4f", m.Loss)
+	parts := []string{fmt.Sprintf("%.0f img/s", m.ImagesPerSecond)}
 	if left > 0 {
-		text += fmt.Sprintf(" %v left", left)
+		parts = append(parts, fmt.Sprintf("%v left", left))
+	}
+	parts = append(parts, fmt.Sprintf("grad %.3f", m.GradNorm), fmt.Sprintf("lr %.1e", m.LR))
+	if memory > 0 {
+		parts = append(parts, humanize.IBytes(uint64(memory)))
+	}
+	for _, part := range parts {
+		if len(text)+1+len(part) > room {
+			break
+		}
+		text += " " + part
 	}
 	return text
 }

@@ -48,12 +48,34 @@ func TestJSONLines(t *testing.T) {
 func TestBar(t *testing.T) {
 	var b bytes.Buffer
 	p := newBar(&b, 10)
+	p.columns = func() int { return 100 }
 	p.Step(metric{Step: 10, Loss: 0.0512, GradNorm: 0.25, LR: 2e-4, ImagesPerSecond: 77}, 3<<20)
 	p.Note("saved", fields{"step": 10, "checkpoint": "x"})
 	p.Close()
 	for _, want := range []string{"loss 0.0512", "grad 0.250", "lr 2.0e-04", "77 img/s", "3.0 MiB", "10/10", "saved  checkpoint=x  step=10\n"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the terminal shows %q, without %q", b.String(), want)
+		}
+	}
+}
+
+// No line is longer than the terminal is wide, apart from the ten columns of the bar, which the library takes away on a terminal.
+func TestBarOnNarrowTerminals(t *testing.T) {
+	for _, columns := range []int{40, 60, 79, 80, 120} {
+		var b bytes.Buffer
+		p := newBar(&b, 123456)
+		p.columns = func() int { return columns }
+		p.rate = rate{time.Now().Add(-time.Hour), 1}
+		p.Step(metric{Step: 23456, Loss: 0.0512, GradNorm: 12.25, LR: 2e-4, ImagesPerSecond: 1077}, 300<<20)
+		p.Close()
+		for _, line := range strings.FieldsFunc(b.String(), func(r rune) bool { return r == '\r' || r == '\n' }) {
+			line = strings.NewReplacer("\033[0K", "", "\033[2K", "").Replace(line)
+			if n := len([]rune(line)); n > columns+10 {
+				t.Errorf("%d columns: a line of %d: %q", columns, n, line)
+			}
+		}
+		if columns == 120 && !strings.Contains(b.String(), "300 MiB") || !strings.Contains(b.String(), "loss 0.0512") {
+			t.Errorf("%d columns: %q", columns, b.String())
 		}
 	}
 }
