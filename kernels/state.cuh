@@ -7,7 +7,7 @@ namespace SIMT_VARIANT {
 
 struct StepState {
   uint64_t seed;
-  uint64_t step;   // training or sampling step, from 0
+  uint64_t step;   // training step from 1, or sampling step from 0
   uint64_t first;  // global index of the first image of this device's part of the batch
   double learning_rate;
   double ema_decay;

@@ -4,7 +4,7 @@ package kernels
 // copy before each step, so that a captured graph serves every step.
 type StepState struct {
 	Seed         uint64
-	Step         uint64 // training or sampling step, from 0
+	Step         uint64 // training step from 1, or sampling step from 0
 	First        uint64 // global index of the first image of this device's part of the batch
 	LearningRate float64
 	EMADecay     float64
