@@ -32,7 +32,7 @@ Examples:
 			&cli.Uint64Flag{Name: "seed", Usage: "`SEED` of the inputs", DefaultText: "fresh"},
 			&cli.BoolFlag{Name: "short", Usage: "leave out the large shapes"},
 			&cli.BoolFlag{Name: "show-coverage", Usage: "then list every kernel with the operations that launched it"},
-			jsonFlag("print one JSON object"),
+			jsonFlag("print a list with the cases of each device"),
 			hangFlag(),
 		},
 		Action: runSelftest,
