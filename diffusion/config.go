@@ -223,13 +223,15 @@ func (c *Config) EMADecayAt(k int) float64 {
 	return min(c.EMA.Decay, float64(1+k)/float64(10+k))
 }
 
-// Identity is c without what does not change a training step's arithmetic: labels, paths, how
-// the work is cut, how often something is reported, how long the run goes on, and the sampler.
+// Identity is c without what does not change a training step's arithmetic: labels, paths, the
+// format of the images' files, how the work is cut, how often something is reported, and the
+// sampler; and without train.steps, so that a run can go on for longer (with linear or cosine
+// decay the learning rate then follows the longer decay from there).
 // Only a run with the same Identity resumes from a checkpoint.
 func (c *Config) Identity() Config {
 	id := *c
 	id.Name = ""
-	id.Data.Path = ""
+	id.Data.Path, id.Data.Format = "", ""
 	id.Sampler = sampler.Config{}
 	t := c.Train
 	id.Train = TrainConfig{Batch: t.Batch, Shards: t.Shards}

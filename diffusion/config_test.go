@@ -104,7 +104,14 @@ func TestIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := testConfig()
-	b.Name, b.Data.Path, b.Train.MicroBatches, b.Train.Keep, b.Train.Steps = "x", "/elsewhere", 4, 9, 7
+	b.Name, b.Data.Path, b.Data.Format, b.Train.MicroBatches, b.Train.Keep = "x", "/elsewhere", "idx", 4, 9
+	b.Train.Samples, b.Train.LogEvery = 9, 3
+	a1, err1 := a.checkpointJSON()
+	b1, err2 := b.checkpointJSON()
+	if err1 != nil || err2 != nil || string(a1) != string(b1) {
+		t.Errorf("labels, paths and cadence must not change a checkpoint: %v, %v", err1, err2)
+	}
+	b.Train.Steps = 7
 	if got, _ := b.Hash(); got != want || Difference(a, b) != "" {
 		t.Errorf("labels, paths and cadence must not change the identity: %s", Difference(a, b))
 	}

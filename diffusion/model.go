@@ -168,14 +168,14 @@ func (t *Trainer) Save(dir string, keep int) (path, hash string, err error) {
 	return checkpoint.Save(dir, state, keep)
 }
 
-// checkpointJSON is the configuration without what may differ between runs that compute the same: how the batch is cut, where the images
-// lie, and how often something is reported.
+// checkpointJSON is the configuration without what may differ between runs that compute the same: the label, how the batch is cut, where the
+// images lie and in which format, and what is reported how often.
 func (c *Config) checkpointJSON() ([]byte, error) {
-	same := *c
-	same.Data.Path = ""
-	t := DefaultConfig().Train
-	t.Steps, t.Batch, t.Shards, t.Samples = c.Train.Steps, c.Train.Batch, c.Train.Shards, c.Train.Samples
-	same.Train = t
+	same, general := *c, DefaultConfig()
+	same.Name = ""
+	same.Data.Path, same.Data.Format = "", general.Data.Format
+	same.Train = general.Train
+	same.Train.Steps, same.Train.Batch, same.Train.Shards = c.Train.Steps, c.Train.Batch, c.Train.Shards
 	return same.JSON()
 }
 
