@@ -57,6 +57,40 @@ func TestOverlayRefuses(t *testing.T) {
 	}
 }
 
+// Whatever a file holds, its error is one line, and what is read is printed as a file that reads the same.
+func FuzzOverlay(f *testing.F) {
+	for _, name := range presetNames() {
+		text, err := presetText(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text))
+	}
+	f.Add("a: &a [1]\nb: *a\n<<: *a\n")
+	f.Add("? [1]\n: {x: !!int 3}\n")
+	f.Add("model: {sample_size: [8, 16], num_class_embeds: null}")
+	f.Fuzz(func(t *testing.T, text string) {
+		config := emptyConfig()
+		if err := overlay("x.yaml", []byte(text), &config); err != nil {
+			if exitCode(err) != exitUsage {
+				t.Errorf("exit code %d: %v", exitCode(err), err)
+			}
+			return
+		}
+		if config.Validate() != nil {
+			return
+		}
+		printed, err := configYAML(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := emptyConfig()
+		if err := overlay("printed.yaml", printed, &again); err != nil || !reflect.DeepEqual(again, config) {
+			t.Errorf("%v\n%+v\n%+v\n%s", err, config, again, printed)
+		}
+	})
+}
+
 func TestEditDistance(t *testing.T) {
 	for _, test := range []struct {
 		a, b string
