@@ -1,7 +1,5 @@
 package layers
 
-import "fmt"
-
 // Param is one tensor of parameters.
 type Param struct {
 	// Name and Shape are public, those of diffusers: convolutions [out][in][kernel height][kernel width], matrices [out][in].
@@ -96,64 +94,4 @@ func (p *Param) ToPublic(arena []float64) []float64 {
 // FromPublic puts the tensor, given in its public shape, into an arena.
 func (p *Param) FromPublic(arena, values []float64) {
 	p.each(func(public, at int64) { arena[at] = values[public] })
-}
-
-// Tensor is an array with a name.
-type Tensor struct {
-	Name   string
-	Shape  []int
-	Values []float64
-}
-
-// ToPublic returns an arena's tensors by their public names, in public shapes.
-func (g *Graph) ToPublic(arena []float64) []Tensor {
-	tensors := make([]Tensor, len(g.Params))
-	for i := range g.Params {
-		p := &g.Params[i]
-		tensors[i] = Tensor{p.Name, p.Shape, p.ToPublic(arena)}
-	}
-	return tensors
-}
-
-// FromPublic makes an arena of tensors by their public names: these and no others, in their public shapes.
-func (g *Graph) FromPublic(tensors []Tensor) ([]float64, error) {
-	byName := make(map[string]*Tensor, len(tensors))
-	for i := range tensors {
-		t := &tensors[i]
-		if byName[t.Name] != nil {
-			return nil, fmt.Errorf("tensor %s comes twice", t.Name)
-		}
-		byName[t.Name] = t
-	}
-	arena := make([]float64, g.ArenaElements)
-	for i := range g.Params {
-		p := &g.Params[i]
-		t := byName[p.Name]
-		if t == nil {
-			return nil, fmt.Errorf("tensor %s %v is missing", p.Name, p.Shape)
-		}
-		if !equal(t.Shape, p.Shape) || int64(len(t.Values)) != p.Elements {
-			return nil, fmt.Errorf("tensor %s has the shape %v and %d values, the network's is %v", p.Name, t.Shape, len(t.Values), p.Shape)
-		}
-		p.FromPublic(arena, t.Values)
-		delete(byName, p.Name)
-	}
-	for i := range tensors {
-		if t := &tensors[i]; byName[t.Name] != nil {
-			return nil, fmt.Errorf("tensor %s %v is none of the network's", t.Name, t.Shape)
-		}
-	}
-	return arena, nil
-}
-
-func equal(a, b []int) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
