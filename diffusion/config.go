@@ -1,8 +1,6 @@
 package diffusion
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -245,17 +243,6 @@ func (c *Config) JSON() ([]byte, error) {
 		return nil, fmt.Errorf("writing configuration as JSON: %w", err)
 	}
 	return append(b, '\n'), nil
-}
-
-// Hash is the SHA-256 of the Identity's JSON, in hexadecimal.
-func (c *Config) Hash() (string, error) {
-	id := c.Identity()
-	b, err := id.JSON()
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:]), nil
 }
 
 // Difference names the first key, in alphabetical order, in which two identities differ, with

@@ -98,12 +98,7 @@ func TestEMADecay(t *testing.T) {
 }
 
 func TestIdentity(t *testing.T) {
-	a := testConfig()
-	want, err := a.Hash()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := testConfig()
+	a, b := testConfig(), testConfig()
 	b.Name, b.Data.Path, b.Data.Format, b.Train.MicroBatches, b.Train.Keep = "x", "/elsewhere", "idx", 4, 9
 	b.Train.Samples, b.Train.LogEvery = 9, 3
 	a1, err1 := a.checkpointJSON()
@@ -112,14 +107,11 @@ func TestIdentity(t *testing.T) {
 		t.Errorf("labels, paths and cadence must not change a checkpoint: %v, %v", err1, err2)
 	}
 	b.Train.Steps = 7
-	if got, _ := b.Hash(); got != want || Difference(a, b) != "" {
+	if Difference(a, b) != "" {
 		t.Errorf("labels, paths and cadence must not change the identity: %s", Difference(a, b))
 	}
 	b.Model.BlockOutChannels = []int{128, 256, 256, 512}
 	b.Seed = 3
-	if got, _ := b.Hash(); got == want {
-		t.Error("another network has the same hash")
-	}
 	if got := Difference(a, b); got != "model.block_out_channels was [128 256 256 256] and is [128 256 256 512]" {
 		t.Errorf("difference: %q", got)
 	}

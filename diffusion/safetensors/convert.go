@@ -26,15 +26,6 @@ func FromFloat64s(name string, shape []int, v []float64) Tensor {
 	return Tensor{name, F64, shape, data}
 }
 
-// FromInt64s is an I64 tensor with a copy of v.
-func FromInt64s(name string, shape []int, v []int64) Tensor {
-	data := make([]byte, 0, 8*len(v))
-	for _, x := range v {
-		data = le.AppendUint64(data, uint64(x))
-	}
-	return Tensor{name, I64, shape, data}
-}
-
 // Float64s converts the elements of any type but the 8-bit floats. 64-bit integers beyond ±2^53 round.
 func (t Tensor) Float64s() ([]float64, error) {
 	size := t.DType.Size()
@@ -87,28 +78,6 @@ func (t Tensor) Float32s() ([]float32, error) {
 	v := make([]float32, len(wide))
 	for i, x := range wide {
 		v[i] = float32(x)
-	}
-	return v, err
-}
-
-// Int64s converts the elements of an integer type.
-func (t Tensor) Int64s() ([]int64, error) {
-	if t.DType == I64 {
-		v := make([]int64, len(t.Data)/8)
-		for i := range v {
-			v[i] = int64(le.Uint64(t.Data[8*i:]))
-		}
-		return v, nil
-	}
-	switch t.DType {
-	case Bool, U8, I8, U16, I16, U32, I32: // all are exact in float64
-	default:
-		return nil, fmt.Errorf("tensor %q: cannot convert dtype %s to int64", t.Name, t.DType)
-	}
-	wide, err := t.Float64s()
-	v := make([]int64, len(wide))
-	for i, x := range wide {
-		v[i] = int64(x)
 	}
 	return v, err
 }
