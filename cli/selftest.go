@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -112,7 +113,9 @@ func runSelftest(c *cli.Context) error {
 	}
 	options := selftest.Options{Seed: c.Uint64("seed"), Short: c.Bool("short"), Match: match}
 	if !c.IsSet("seed") {
-		options.Seed = rand.Uint64()
+		options.Seed = 1 + rand.Uint64N(math.MaxUint64)
+	} else if options.Seed == 0 {
+		return usagef("--seed 0: want 1 or more, which repeats a run")
 	}
 	m, err := openMachine(c)
 	if err != nil {
