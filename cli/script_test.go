@@ -152,7 +152,7 @@ func scriptMurder(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Fatalf("%s has not grown for a minute", args[1])
 			}
 		}
-		wait := time.Duration(rand.IntN(300)) * time.Millisecond
+		wait := time.Duration(rand.IntN(200)) * time.Millisecond
 		time.Sleep(wait)
 		ts.Check(child.Process.Kill())
 		if err := child.Wait(); err == nil {
