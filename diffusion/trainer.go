@@ -80,26 +80,33 @@ func NewTrainer(m *gpu.Machine, c Config, train, heldOut data.Dataset) (*Trainer
 		return nil, &ConfigError{Key: "schedule", Reason: err.Error()}
 	}
 	t := &Trainer{config: c, machine: m, graph: graph, train: train, heldOut: heldOut}
-	weights := graph.InitWeights(c.Seed)
-	t.replicas = make([]*replica, len(m.Devices))
-	t.drawers = make([]*drawer, len(m.Devices))
-	err = m.Each(func(d *gpu.Device) (err error) {
-		r, err := newReplica(d, &t.config, graph, noise, len(m.Devices))
-		if err != nil {
-			return err
-		}
-		t.replicas[d.Index] = r
-		if err := r.setWeights(weights); err != nil {
-			return err
-		}
-		t.drawers[d.Index], err = newDrawer(r.library, graph, noise, &t.config, r.ema, t.drawBatch())
-		return err
-	})
-	if err != nil {
+	if err := t.build(noise); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	t.startLoader()
 	return t, nil
+}
+
+// build allocates the devices' memory, which says whether there is room for the network, and then draws its weights.
+func (t *Trainer) build(noise *schedule.Schedule) error {
+	devices := len(t.machine.Devices)
+	t.replicas, t.drawers = make([]*replica, devices), make([]*drawer, devices)
+	err := t.machine.Each(func(d *gpu.Device) (err error) {
+		t.replicas[d.Index], err = newReplica(d, &t.config, t.graph, noise, devices)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	weights := t.graph.InitWeights(t.config.Seed)
+	return t.machine.Each(func(d *gpu.Device) (err error) {
+		r := t.replicas[d.Index]
+		if err := r.setWeights(weights); err != nil {
+			return err
+		}
+		t.drawers[d.Index], err = newDrawer(r.library, t.graph, noise, &t.config, r.ema, t.drawBatch())
+		return err
+	})
 }
 
 // drawBatch is how many images a device validates or samples at once: as many as it trains on.

@@ -265,6 +265,20 @@ func TestTrainerRefusesImagesThatItCannotUse(t *testing.T) {
 	})
 }
 
+// A network beyond any memory is an error of the device, before its weights are drawn on the host.
+func TestNoRoomForTheNetwork(t *testing.T) {
+	onMachine(t, "host:2,memory=1MiB", func(m *gpu.Machine) {
+		c := tiny()
+		c.Model.BlockOutChannels = []int{1 << 16, 1 << 16}
+		c.Train.Batch = 2
+		images, heldOut := sets(c)
+		var memory *gpu.MemoryError
+		if _, err := NewTrainer(m, c, images, heldOut); !errors.As(err, &memory) || memory.Bytes < 1<<40 {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 func TestGeneratorEqualsTrainer(t *testing.T) {
 	c, dir := tiny(), t.TempDir()
 	c.Train.Steps = 2
