@@ -116,12 +116,13 @@ ninja_rules() {
   else
     ptx="$cache$clang -x cuda --cuda-device-only --cuda-gpu-arch=sm_70 -nocudainc -nocudalib --cuda-feature=+ptx63 -std=c++17 -O3 -ffp-contract=off -Wall -Wno-unused-function -S"
   fi
+  # hidden: go-nvml's link flags export what is visible, and NVIDIA's library would call our cuInit … instead of its own.
   cat <<NINJA
 ninja_required_version = 1.10
 builddir = build
 warn = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 rule cc
-  command = $cache$clang -x c++ -std=c++20 -O2 -g \$warn -fPIC -pthread -ffunction-sections -Igpu/driver \$flags -MD -MF \$out.d -c \$in -o \$out
+  command = $cache$clang -x c++ -std=c++20 -O2 -g \$warn -fPIC -fvisibility=hidden -pthread -ffunction-sections -Igpu/driver \$flags -MD -MF \$out.d -c \$in -o \$out
   depfile = \$out.d
   deps = gcc
   description = c++ \$out

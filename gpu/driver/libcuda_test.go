@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	_ "github.com/NVIDIA/go-nvml/pkg/nvml" // as in the program: its link flags export every visible symbol
 )
 
 // openVariable tells the test program to open a spec and print what came of it.
@@ -25,15 +27,23 @@ func TestOpenedElsewhere(_ *testing.T) {
 	Close()
 }
 
-// fakeLibcuda is an NVIDIA driver that has every entry point and whose cuInit and cuDeviceGetCount give what is asked for.
+// fakeLibcuda is an NVIDIA driver that has every entry point and whose cuInit and cuDeviceGetCount give what is asked for. Its cuInit calls
+// an entry point of its own, which must not be found in the program instead.
 const fakeLibcuda = `
 #define CU_REQUIRED(name, params, args) int name() { return 0; }
 #define CU_OPTIONAL CU_REQUIRED
 #define CU_INIT(name, params, args)
-int cuInit(unsigned flags) { return INIT; }
+int cuDriverGetVersion(int* version);
+int cuInit(unsigned flags) {
+  int version;
+  return INIT ? INIT : cuDriverGetVersion(&version);
+}
 #define cuDeviceGetCount unused_count
+#define cuDriverGetVersion unused_version
 #include "cuda_entries.h"
 #undef cuDeviceGetCount
+#undef cuDriverGetVersion
+int cuDriverGetVersion(int* version) { *version = 11040; return 0; }
 int cuDeviceGetCount(int* count) { *count = COUNT; return 0; }
 int cuGetErrorName(int code, const char** name) { *name = code == 100 ? "CUDA_ERROR_NO_DEVICE" : "ANOTHER"; return 0; }
 `
