@@ -250,8 +250,8 @@ DEVICE void groupnorm_backward_rows(T* dx, T* dgamma_beta, T* dscale_shift, cons
   });
 }
 
-// grid: N x chunks of per_block channels. Dynamic shared memory: (2 + K) per_block + K steps per_block reals, K = 1 forward and 2
-// backward, steps as in spread_over (at least 1).
+// grid: N x chunks of per_block channels. Dynamic shared memory: (2 + K) per_block + K max(per_block, kNormThreads W) reals, K = 1
+// forward and 2 backward; a block's channels times steps are at most that, also where it has fewer channels than per_block.
 template <class T>
 DEVICE void groupnorm_forward_body(T* y, T* stats, const T* x, const T* gamma, const T* beta, const T* scale_shift, int stride,
                                    int hw, int c, int groups, int per_block, T eps, int silu) {

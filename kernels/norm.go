@@ -22,15 +22,13 @@ func (g Norm) perBlock(geometry []int32, sums int, r Real) (channels, shared int
 	for channels < g.C && (channels < least || channels%vec != 0) {
 		channels += group
 	}
-	steps := 1
 	width := 1
 	if threads == 1 || g.C%vec == 0 {
 		width = vec
 	}
-	if lanes := (channels + width - 1) / width; lanes < threads {
-		steps = threads / lanes
-	}
-	return channels, int(r.Size()) * (2*channels + sums*channels + sums*steps*channels)
+	// The threads' sums of one kind: the last block's channels may be fewer and its threads spread over more pixels, but it has no more threads.
+	spread := max(channels, threads*width)
+	return channels, int(r.Size()) * (2*channels + sums*channels + sums*spread)
 }
 
 func flag(b bool) arg {
