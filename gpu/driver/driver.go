@@ -115,19 +115,24 @@ func Forbid(p uint64, bytes int64) { C.ddgpu_forbid(C.CUdeviceptr(p), C.size_t(b
 // Permit takes Forbid back.
 func Permit(p uint64, bytes int64) { C.ddgpu_forbid(C.CUdeviceptr(p), C.size_t(bytes), 0) }
 
-// deviceRoot and environment are where gpuExpected looks; tests set them.
+// deviceRoot, wslDriver and environment are where gpuExpected looks; tests set them.
 var (
 	deviceRoot  = "/dev"
+	wslDriver   = "/usr/lib/wsl/lib/libcuda.so.1"
 	environment = os.Getenv
 )
 
 // gpuExpected says why a GPU should be there: a device node of NVIDIA's, or a launcher that assigned one to this process. It
 // returns "" where neither is so, and then only the CPU is left.
 func gpuExpected() string {
-	for _, pattern := range []string{"nvidia[0-9]*", "nvidiactl", "dxg"} {
+	for _, pattern := range []string{"nvidia[0-9]*", "nvidiactl"} {
 		if found, _ := filepath.Glob(filepath.Join(deviceRoot, pattern)); len(found) > 0 {
 			return found[0] + " exists"
 		}
+	}
+	// Under WSL any GPU is /dev/dxg; Windows lends NVIDIA's library where one is NVIDIA's.
+	if dxg := filepath.Join(deviceRoot, "dxg"); exists(dxg) && exists(wslDriver) {
+		return dxg + " and " + wslDriver + " exist"
 	}
 	for _, name := range []string{"CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "GPU_DEVICE_ORDINAL", "NVIDIA_VISIBLE_DEVICES"} {
 		switch value := environment(name); value {
@@ -137,6 +142,11 @@ func gpuExpected() string {
 		}
 	}
 	return ""
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 const messageSize = 1024

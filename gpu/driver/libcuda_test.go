@@ -21,6 +21,7 @@ func TestOpenedElsewhere(_ *testing.T) {
 		return // not started by TestLibcuda
 	}
 	deviceRoot = os.Getenv(openVariable + "_ROOT")
+	wslDriver = filepath.Join(deviceRoot, "wsl.so")
 	notice, err := Open(spec)
 	code, _ := ResultOf(err)
 	fmt.Printf("host %v, notice %q, code %d, error %q\n", HostDevice(), notice, int(code), fmt.Sprint(err))
@@ -57,23 +58,25 @@ func TestLibcuda(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, source string // of libcuda.so.1
-		node         string // NVIDIA device node
+		nodes        string // device nodes; wsl.so stands for the library that Windows lends
 		variable     string // that a launcher sets
 		spec         string
 		want         string
 	}{
 		{name: "none, auto", spec: "auto", want: fmt.Sprintf("host true, notice %q, code 0", automatic)},
 		{name: "none, cuda", spec: "cuda", want: `host false, notice "", code 303, error "NVIDIA's driver library cannot be loaded: `},
-		{name: "none, auto, a node", node: "nvidia0", spec: "auto", want: `nvidia0 exists; --devices host runs on the CPU)`},
+		{name: "none, auto, a node", nodes: "nvidia0", spec: "auto", want: `nvidia0 exists; --devices host runs on the CPU)`},
+		{name: "none, auto, another maker's GPU under WSL", nodes: "dxg", spec: "auto", want: "host true"},
+		{name: "none, auto, WSL", nodes: "dxg wsl.so", spec: "auto", want: `wsl.so exist; --devices host runs on the CPU)`},
 		{name: "none, auto, assigned", variable: "CUDA_VISIBLE_DEVICES=0", spec: "auto", want: `(CUDA_VISIBLE_DEVICES=0; --devices host`},
 		{name: "none, auto, none assigned", variable: "CUDA_VISIBLE_DEVICES=", spec: "auto", want: "host true"},
 		{name: "fails, auto", source: "-DINIT=100 -DCOUNT=0", spec: "auto", want: "host true"},
 		{name: "fails, cuda", source: "-DINIT=100 -DCOUNT=0", spec: "cuda",
 			want: `code 100, error "NVIDIA's driver does not start: cuInit returned CUDA_ERROR_NO_DEVICE"`},
-		{name: "fails, auto, a node", source: "-DINIT=100 -DCOUNT=0", node: "nvidiactl", spec: "auto", want: "nvidiactl exists"},
+		{name: "fails, auto, a node", source: "-DINIT=100 -DCOUNT=0", nodes: "nvidiactl", spec: "auto", want: "nvidiactl exists"},
 		{name: "no GPU, cuda", source: "-DINIT=0 -DCOUNT=0", spec: "cuda", want: `code 100, error "NVIDIA's driver finds no GPU"`},
 		{name: "a GPU, cuda", source: "-DINIT=0 -DCOUNT=1", spec: "cuda", want: `host false, notice "", code 0, error "<nil>"`},
-		{name: "a GPU, auto", source: "-DINIT=0 -DCOUNT=1", node: "nvidia0", spec: "auto", want: `host false, notice "", code 0`},
+		{name: "a GPU, auto", source: "-DINIT=0 -DCOUNT=1", nodes: "nvidia0", spec: "auto", want: `host false, notice "", code 0`},
 		{name: "old, cuda", source: "-DINIT=0 -DCOUNT=1 -DcuLaunchKernel=renamed", spec: "cuda",
 			want: `code 302, error "NVIDIA's driver is older than CUDA 11.4: libcuda.so.1 has no cuLaunchKernel"`},
 	} {
@@ -98,8 +101,8 @@ func TestLibcuda(t *testing.T) {
 			if err := os.Mkdir(root, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if c.node != "" {
-				if err := os.WriteFile(filepath.Join(root, c.node), nil, 0o644); err != nil {
+			for _, node := range strings.Fields(c.nodes) {
+				if err := os.WriteFile(filepath.Join(root, node), nil, 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
