@@ -63,7 +63,9 @@ func (m *Machine) enablePeers() error {
 				if err == nil && can != 0 {
 					err = peer.context.EnablePeerAccess(0)
 				}
-				if code, _ := driver.ResultOf(err); err != nil && code != driver.PeerAccessAlreadyEnabled {
+				switch code, _ := driver.ResultOf(err); {
+				case err == nil, code == driver.PeerAccessAlreadyEnabled, code == driver.PeerAccessUnsupported, code == driver.TooManyPeers:
+				default:
 					return failed(fmt.Sprintf("enabling access to device %d", peer.Index), d.Index, err)
 				}
 			}

@@ -59,17 +59,29 @@ func (s *Stream) Download(dst []byte, src Ptr) error {
 
 // Copy queues a copy within the device.
 func (s *Stream) Copy(dst, src Ptr, bytes int64) error {
+	if bytes == 0 {
+		return nil
+	}
 	return s.check("copying on the device", cu.MemcpyDtoDAsync(cu.DevicePtr(dst), cu.DevicePtr(src), bytes, s.cu))
 }
 
-// CopyPeer queues a copy between two devices, of which the stream's is one.
+// CopyPeer queues a copy between two devices, of which the stream's is one, or within that one.
 func (s *Stream) CopyPeer(dst Ptr, to *Device, src Ptr, from *Device, bytes int64) error {
+	if to == from {
+		return s.Copy(dst, src, bytes)
+	}
+	if bytes == 0 {
+		return nil
+	}
 	err := cu.MemcpyPeerAsync(cu.DevicePtr(dst), to.context, cu.DevicePtr(src), from.context, bytes, s.cu)
 	return s.check(fmt.Sprintf("copying from device %d to device %d", from.Index, to.Index), err)
 }
 
 // Zero queues the clearing of memory.
 func (s *Stream) Zero(dst Ptr, bytes int64) error {
+	if bytes == 0 {
+		return nil
+	}
 	return s.check("clearing memory", cu.MemsetD8Async(cu.DevicePtr(dst), 0, bytes, s.cu))
 }
 

@@ -21,12 +21,15 @@ const (
 	InvalidValue             Result = C.CUDA_ERROR_INVALID_VALUE
 	OutOfMemory              Result = C.CUDA_ERROR_OUT_OF_MEMORY
 	NotInitialized           Result = C.CUDA_ERROR_NOT_INITIALIZED
+	DeviceUnavailable        Result = C.CUDA_ERROR_DEVICE_UNAVAILABLE
 	NoDevice                 Result = C.CUDA_ERROR_NO_DEVICE
 	InvalidDevice            Result = C.CUDA_ERROR_INVALID_DEVICE
 	InvalidContext           Result = C.CUDA_ERROR_INVALID_CONTEXT
 	NoBinaryForGPU           Result = C.CUDA_ERROR_NO_BINARY_FOR_GPU
 	ECCUncorrectable         Result = C.CUDA_ERROR_ECC_UNCORRECTABLE
+	PeerAccessUnsupported    Result = C.CUDA_ERROR_PEER_ACCESS_UNSUPPORTED
 	InvalidPTX               Result = C.CUDA_ERROR_INVALID_PTX
+	JITCompilerNotFound      Result = C.CUDA_ERROR_JIT_COMPILER_NOT_FOUND
 	UnsupportedPTXVersion    Result = C.CUDA_ERROR_UNSUPPORTED_PTX_VERSION
 	SharedObjectNotFound     Result = C.CUDA_ERROR_SHARED_OBJECT_INIT_FAILED
 	SymbolNotFound           Result = C.CUDA_ERROR_SHARED_OBJECT_SYMBOL_NOT_FOUND
@@ -41,6 +44,7 @@ const (
 	PeerAccessNotEnabled     Result = C.CUDA_ERROR_PEER_ACCESS_NOT_ENABLED
 	ContextIsDestroyed       Result = C.CUDA_ERROR_CONTEXT_IS_DESTROYED
 	Assert                   Result = C.CUDA_ERROR_ASSERT
+	TooManyPeers             Result = C.CUDA_ERROR_TOO_MANY_PEERS
 	MisalignedAddress        Result = C.CUDA_ERROR_MISALIGNED_ADDRESS
 	LaunchFailed             Result = C.CUDA_ERROR_LAUNCH_FAILED
 	NotSupported             Result = C.CUDA_ERROR_NOT_SUPPORTED
@@ -60,12 +64,15 @@ var resultText = map[Result]string{
 	InvalidValue:             "invalid value",
 	OutOfMemory:              "out of memory",
 	NotInitialized:           "driver not initialised",
+	DeviceUnavailable:        "the device is in use by another process, or may not be used",
 	NoDevice:                 "no CUDA device",
 	InvalidDevice:            "invalid device",
 	InvalidContext:           "no current context",
-	NoBinaryForGPU:           "no kernel image for this device",
+	NoBinaryForGPU:           "no kernel for this device: compute capability 7.0 or newer is needed",
 	ECCUncorrectable:         "uncorrectable memory error",
+	PeerAccessUnsupported:    "no access between these devices",
 	InvalidPTX:               "invalid PTX",
+	JITCompilerNotFound:      "the driver's PTX compiler libnvidia-ptxjitcompiler.so.1 is not installed",
 	UnsupportedPTXVersion:    "the driver is too old for this PTX (CUDA 11.3 or newer is needed)",
 	SharedObjectNotFound:     "driver library not found",
 	SymbolNotFound:           "driver too old",
@@ -80,6 +87,7 @@ var resultText = map[Result]string{
 	PeerAccessNotEnabled:     "peer access not enabled",
 	ContextIsDestroyed:       "context is destroyed",
 	Assert:                   "device-side assertion",
+	TooManyPeers:             "access to too many devices",
 	MisalignedAddress:        "misaligned address",
 	LaunchFailed:             "launch failed",
 	NotSupported:             "not supported",
