@@ -114,7 +114,8 @@ ninja_rules() {
     # -rdc: otherwise nvcc hides the GEOMETRY tables. 128: "loop is not reachable" in template instances.
     ptx="$DDGPU_NVCC -ptx -rdc=true -arch=compute_70 -std=c++17 -O3 -fmad=false --expt-relaxed-constexpr -diag-suppress 128"
   else
-    ptx="$cache$clang -x cuda --cuda-device-only --cuda-gpu-arch=sm_70 -nocudainc -nocudalib --cuda-feature=+ptx63 -std=c++17 -O3 -ffp-contract=off -Wall -Wno-unused-function -S"
+    # -disable-vector-combine: that pass takes 128-bit loads apart where it finds each value used once.
+    ptx="$cache$clang -x cuda --cuda-device-only --cuda-gpu-arch=sm_70 -nocudainc -nocudalib --cuda-feature=+ptx63 -std=c++17 -O3 -ffp-contract=off -mllvm -disable-vector-combine -Wall -Wno-unused-function -S"
   fi
   # hidden: go-nvml's link flags export what is visible, and NVIDIA's library would call our cuInit … instead of its own.
   cat <<NINJA

@@ -77,9 +77,10 @@ KERNEL(embedding_forward, kRowThreads,
        (real* y, const real* x, const real* table, const int* labels, int rows, int c, int classes),
        (y, x, table, labels, rows, c, classes))
 GEOMETRY(embedding_forward, kRowThreads, kRows, kRowChannels)
-KERNEL(embedding_backward, kRowThreads,
-       (real* partial, long long stride, const real* dy, const int* labels, int images, int shards, int size, int c, int classes),
-       (partial, stride, dy, labels, images, shards, size, c, classes))
+KERNEL_MIN(embedding_backward, kRowThreads, 1,
+           (real* partial, long long stride, const real* dy, const int* labels, int images, int shards, int size, int c,
+            int classes),
+           (partial, stride, dy, labels, images, shards, size, c, classes))
 GEOMETRY(embedding_backward, kRowThreads, kRows, kRowChannels)
 
 }  // namespace SIMT_VARIANT

@@ -152,6 +152,7 @@ constexpr simt::Entry simt_entry(const char* name, const char* variant, void (*)
       simt_entry(#name, SIMT_STRING(SIMT_VARIANT), name##_entry, name##_invoke, max_threads, cooperative); \
   SIMT_LIST("simt_entries") static const simt::Entry* const name##_listed = &name##_table;
 #define KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, false, params, args)
+#define KERNEL_MIN(name, max_threads, min_blocks, params, args) SIMT_ENTRY(name, max_threads, false, params, args)
 #define BLOCK_KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, true, params, args)
 #define BLOCK_KERNEL_MIN(name, max_threads, min_blocks, params, args) SIMT_ENTRY(name, max_threads, true, params, args)
 #define GEOMETRY(name, ...)                                                                                     \
@@ -223,6 +224,7 @@ DEVICE T simt_shuffled(T v, uint32_t lane, int mode) {
     name##_body<real> args;                                                                                               \
   }
 #define KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, 0, params, args)
+#define KERNEL_MIN(name, max_threads, min_blocks, params, args) SIMT_ENTRY(name, max_threads, min_blocks, params, args)
 #define BLOCK_KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, 0, params, args)
 #define BLOCK_KERNEL_MIN(name, max_threads, min_blocks, params, args) SIMT_ENTRY(name, max_threads, min_blocks, params, args)
 #define GEOMETRY(name, ...) extern "C" __device__ __constant__ __attribute__((used)) const int name##_geometry[] = {__VA_ARGS__};
@@ -279,9 +281,15 @@ struct vec {
     UNROLL for (int i = 0; i < N; i++) r.v[i] = a;
     return r;
   }
+#ifdef __clang__
+  typedef T quad __attribute__((ext_vector_type(16 / sizeof(T))));  // one load in LLVM, too: nothing parts it
+#else
   struct alignas(16) quad {
     T v[16 / sizeof(T)];
+    __device__ __forceinline__ T& operator[](int i) { return v[i]; }
+    __device__ __forceinline__ const T& operator[](int i) const { return v[i]; }
   };
+#endif
   static constexpr int quads = N * static_cast<int>(sizeof(T)) / 16;
   static __device__ __forceinline__ vec load(const T* p) {
     vec r;
@@ -292,7 +300,7 @@ struct vec {
     vec r;
     UNROLL for (int q = 0; q < quads; q++) {
       const quad b = reinterpret_cast<const quad*>(p)[q];
-      UNROLL for (int i = 0; i < N / quads; i++) r.v[q * (N / quads) + i] = b.v[i];
+      UNROLL for (int i = 0; i < N / quads; i++) r.v[q * (N / quads) + i] = b[i];
     }
     return r;
   }
@@ -300,7 +308,7 @@ struct vec {
   __device__ __forceinline__ void store_aligned(T* p) const {
     UNROLL for (int q = 0; q < quads; q++) {
       quad b;
-      UNROLL for (int i = 0; i < N / quads; i++) b.v[i] = v[q * (N / quads) + i];
+      UNROLL for (int i = 0; i < N / quads; i++) b[i] = v[q * (N / quads) + i];
       reinterpret_cast<quad*>(p)[q] = b;
     }
   }
