@@ -205,17 +205,17 @@ DEVICE vec<T, N> sqrt(vec<T, N> a) {
 
 #else
 
-// exp(x) = 2^n 2^f: ex2.approx of an integer is exact, and of |f| <= 1/2 good to 2 ulp (PTX ISA).
+// exp(x) = 2^n 2^f: ex2.approx of an integer is exact, and of -1/2 <= f <= 1 good to 2 ulp (PTX ISA).
 DEVICE float exp2_approx(float x) {
   float r;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
 DEVICE float exp(float x) {
-  const float low = -87.33654f, high = 89.0f;
-  float c = x < low ? low : x;
-  c = c > high ? high : c;
-  const float n = fma(c, 1.44269504f, 12582912.0f) - 12582912.0f;
+  const float low = -87.33654f;
+  const float c = x < low ? low : x;
+  float n = fma(c, 1.44269504f, 12582912.0f) - 12582912.0f;
+  n = n > 127.0f ? 127.0f : n;  // 2^128 is infinity, exp(x) not yet
   const float f = fma(c, 1.92596299e-8f, fma(c, 1.44269504f, -n));
   const float y = exp2_approx(f) * exp2_approx(n);
   return x < low ? 0.0f : y;
