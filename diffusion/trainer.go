@@ -195,6 +195,13 @@ func (t *Trainer) Close() error {
 	if t.loader != nil {
 		t.loader.Close()
 	}
+	// The copies of one device read the memory of others: all have ended before any is freed. What fails here fails again below.
+	_ = t.machine.Each(func(d *gpu.Device) error {
+		if r := t.replicas[d.Index]; r != nil && r.stream != nil {
+			return r.stream.Sync()
+		}
+		return nil
+	})
 	return t.machine.Each(func(d *gpu.Device) error {
 		var errs []error
 		if w := t.drawers[d.Index]; w != nil {
