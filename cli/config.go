@@ -81,7 +81,14 @@ var overrides = []override{
 }
 
 func overrideFlags() (flags []cli.Flag) {
+	const ofConfiguration = "the configuration's"
 	for _, o := range overrides {
+		switch f := o.flag.(type) {
+		case *cli.IntFlag:
+			f.DefaultText = ofConfiguration
+		case *cli.Uint64Flag:
+			f.DefaultText = ofConfiguration
+		}
 		flags = append(flags, o.flag)
 	}
 	return flags

@@ -3,14 +3,15 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"ddgpu/diffusion"
 	"ddgpu/diffusion/checkpoint"
 )
 
 // openRunFor opens and locks the run folder of a training and finds the checkpoint that it continues from, "" for none. The folder must belong to
-// this configuration, or hold nothing to continue. A run that went on for longer than is asked for is kept under another name, which the
-// notice says.
+// this configuration, or hold nothing to continue. Where its run went on for longer than is asked for, this is another run, in a folder
+// beside it, which the notice names.
 func openRunFor(out, resume string, config diffusion.Config) (folder *runFolder, from, notice string, err error) {
 	folder, err = openRun(out)
 	if err != nil {
@@ -23,18 +24,21 @@ func openRunFor(out, resume string, config diffusion.Config) (folder *runFolder,
 	if err == nil && found {
 		longer := resume == "auto" && newest.Step > int64(config.Train.Steps)
 		if longer {
-			notice = fmt.Sprintf("%s has been trained for %d steps, more than the %d asked for: that run is kept as %s, this one starts anew",
-				folder.path, newest.Step, config.Train.Steps, folder.spareName())
+			beside := folder.spareName()
+			notice = fmt.Sprintf("%s has been trained for %d steps, more than the %d asked for: it stays as it is, this run goes to %s",
+				folder.path, newest.Step, config.Train.Steps, beside)
+			folder.Close()
+			folder, err = openRun(beside)
+		} else if resume == "never" {
+			folder, err = folder.startOver()
 		}
-		if longer || resume == "never" {
-			if folder, err = folder.startOver(); err != nil {
-				return nil, "", "", err
-			}
-			found = false
+		if err != nil && folder == nil {
+			return nil, "", "", err
 		}
+		found = found && !longer && resume != "never"
 	}
 	if err == nil && resume != "auto" && resume != "never" {
-		if found && newest.Path != resume && !sameFile(newest.Path, resume) {
+		if found && !sameFile(folder.Checkpoints(), filepath.Dir(resume)) {
 			err = usagef("%s has checkpoints of its own: to continue from %s, choose another --out", out, resume)
 		}
 		newest.Path, found = resume, true

@@ -40,7 +40,7 @@ func (s *session) open(train, heldOut data.Dataset, from string) (err error) {
 	}
 	if from != "" {
 		if err := s.trainer.Restore(from); err != nil {
-			return err
+			return s.withEarlier(from, err)
 		}
 		s.show.Note("resumed", fields{"step": s.trainer.Steps(), "checkpoint": from})
 		if c, err := checkpoint.Open(from); err == nil && from == s.newest() {
@@ -60,6 +60,20 @@ func (s *session) open(train, heldOut data.Dataset, from string) (err error) {
 	}
 	s.memory = machineMemory(s.machine)
 	return nil
+}
+
+// withEarlier adds to the error of a checkpoint that cannot be used which other one of the run could.
+func (s *session) withEarlier(from string, err error) error {
+	all, listErr := checkpoint.List(s.folder.Checkpoints())
+	if !is[*checkpoint.Error](err) || listErr != nil {
+		return err
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		if !sameFile(all[i].Path, from) {
+			return fmt.Errorf("%w; the run also has --resume %s", err, all[i].Path)
+		}
+	}
+	return err
 }
 
 // newest is the run's newest checkpoint, "" if there is none.
@@ -85,6 +99,11 @@ func (s *session) close() error {
 // run makes the steps that are left, and after each what is due: validation, samples, a checkpoint.
 func (s *session) run(ctx context.Context) error {
 	last := int64(s.config.Train.Steps)
+	if s.owesGrid() {
+		if err := s.sample(ctx, s.trainer.Steps()); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
 	for s.trainer.Steps() < last && ctx.Err() == nil {
 		s.alive(fmt.Sprintf("step %d runs", s.trainer.Steps()+1))
 		start := time.Now()
@@ -104,13 +123,19 @@ func (s *session) run(ctx context.Context) error {
 	if err := s.save(); err != nil {
 		return err
 	}
-	if s.trainer.Steps() < last {
+	if s.trainer.Steps() < last || s.owesGrid() {
 		return &preemptedError{s.trainer.Steps(), s.path}
 	}
 	return s.report()
 }
 
-// after does what is due after a step. Cancelled validations and samples are left out: the step is complete without them.
+// owesGrid says whether samples are due at this step and are not there: an interruption can fall between a step and its samples.
+func (s *session) owesGrid() bool {
+	step := s.trainer.Steps()
+	return step > 0 && due(step, s.config.Train.SampleEvery, int64(s.config.Train.Steps)) && !exists(s.folder.SampleGrid(step))
+}
+
+// after does what is due after a step. A cancelled validation is left out; cancelled samples are drawn when the run goes on.
 func (s *session) after(ctx context.Context, m metric, last int64) error {
 	t := s.config.Train
 	if s.heldOut && due(m.Step, t.EvalEvery, last) {

@@ -41,7 +41,7 @@ type DivergedError struct {
 }
 
 func (e *DivergedError) Error() string {
-	return fmt.Sprintf("training diverged: the %s of step %d is %v; resume from a checkpoint with a lower learning rate", e.What, e.Step, e.Value)
+	return fmt.Sprintf("training diverged: the %s of step %d is %v; start over with a lower learning rate or more warm-up", e.What, e.Step, e.Value)
 }
 
 // StepResult is what one step reports.

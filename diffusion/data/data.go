@@ -128,7 +128,7 @@ func Open(c Config, shape Shape) (train, heldOut Dataset, err error) {
 	}
 	if heldOut == nil && c.Holdout > 0 {
 		if c.Holdout >= train.Len() {
-			return nil, nil, bad(path, "cannot hold out %d of %d images", c.Holdout, train.Len())
+			return nil, nil, bad(path, "cannot hold out %d of %d images: set data.holdout lower", c.Holdout, train.Len())
 		}
 		train, heldOut = Split(train, c.Holdout)
 	}

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"runtime"
 	"testing"
 	"time"
 	"unsafe"
@@ -83,6 +84,8 @@ func TestHang(t *testing.T) {
 	ok(t, done.Record(cu.Stream{}))
 	waited := make(chan error)
 	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		if err := cu.SetCurrentContext(ctx); err != nil {
 			waited <- err
 			return
