@@ -117,8 +117,17 @@ func (c *Config) checkData(set data.Dataset) error {
 	if set.Len() < 1 {
 		return &ConfigError{Key: "data.path", Reason: "has no images"}
 	}
-	if classes := c.Model.NumClassEmbeds; classes != nil && set.Classes() > *classes {
-		return &ConfigError{Key: "model.num_class_embeds", Reason: fmt.Sprintf("is %d, but the images have %d classes", *classes, set.Classes())}
+	if classes := c.Model.NumClassEmbeds; classes != nil {
+		reason := ""
+		switch n := set.Classes(); {
+		case n == 0:
+			reason = fmt.Sprintf("is %d, but the images have no classes: set it to null", *classes)
+		case n > *classes:
+			reason = fmt.Sprintf("is %d, but the images have %d classes", *classes, n)
+		}
+		if reason != "" {
+			return &ConfigError{Key: "model.num_class_embeds", Reason: reason}
+		}
 	}
 	if want := c.imageShape(); set.Shape() != want {
 		return &ConfigError{Key: "data.path", Reason: fmt.Sprintf("has images of %v, the network is made for %v", set.Shape(), want)}

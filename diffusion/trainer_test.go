@@ -279,6 +279,19 @@ func TestNoRoomForTheNetwork(t *testing.T) {
 	})
 }
 
+func TestClassesMustFitTheNetwork(t *testing.T) {
+	onMachine(t, "host", func(m *gpu.Machine) {
+		c := tiny()
+		for _, classes := range []int{0, *c.Model.NumClassEmbeds + 1} {
+			images := blobs{n: 5, classes: classes, shape: c.imageShape()}
+			var config *ConfigError
+			if _, err := NewTrainer(m, c, images, nil); !errors.As(err, &config) || config.Key != "model.num_class_embeds" {
+				t.Errorf("%d classes for a network of %d: %v", classes, *c.Model.NumClassEmbeds, err)
+			}
+		}
+	})
+}
+
 func TestGeneratorEqualsTrainer(t *testing.T) {
 	c, dir := tiny(), t.TempDir()
 	c.Train.Steps = 2
