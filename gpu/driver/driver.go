@@ -108,13 +108,6 @@ func HostDevice() bool {
 // Sanitizer names the sanitizer that the host device and its kernels were built with: "address", "thread" or "".
 func Sanitizer() string { return C.GoString(C.ddgpu_sanitizer()) }
 
-// Forbid makes device memory an error to touch where the host device was built for AddressSanitizer, and has no effect
-// elsewhere: for the gaps between tensors that share an allocation. Permit it before the memory is freed.
-func Forbid(p uint64, bytes int64) { C.ddgpu_forbid(C.CUdeviceptr(p), C.size_t(bytes), 1) }
-
-// Permit takes Forbid back.
-func Permit(p uint64, bytes int64) { C.ddgpu_forbid(C.CUdeviceptr(p), C.size_t(bytes), 0) }
-
 // deviceRoot, wslDriver and environment are where gpuExpected looks; tests set them.
 var (
 	deviceRoot  = "/dev"

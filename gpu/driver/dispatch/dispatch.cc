@@ -127,11 +127,6 @@ void ddgpu_error_detail(char* text, size_t size) {
 
 const char* ddgpu_sanitizer(void) { return host::kAsan ? "address" : host::kTsan ? "thread" : ""; }
 
-void ddgpu_forbid(CUdeviceptr p, size_t bytes, int forbidden) {
-  void* const at = reinterpret_cast<void*>(p);
-  if (host_opened) forbidden ? host::forbid(at, bytes) : host::permit(at, bytes);
-}
-
 CUresult ddgpu_launch(CUfunction fn, const unsigned int* grid, const unsigned int* block, unsigned int shared, CUstream stream,
                       uint64_t* slots, int count) {
   constexpr int kMost = 64;

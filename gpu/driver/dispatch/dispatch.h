@@ -48,8 +48,6 @@ void ddgpu_close(void);
 void ddgpu_error_detail(char* text, size_t size);
 // The sanitizer that the library was built with: "address", "thread" or "".
 const char* ddgpu_sanitizer(void);
-// Makes [p, p + bytes) of device memory an error to touch, or allowed again; does nothing but in a build for ASan.
-void ddgpu_forbid(CUdeviceptr p, size_t bytes, int forbidden);
 // Launches with the arguments in 8-byte slots.
 CUresult ddgpu_launch(CUfunction fn, const unsigned int* grid, const unsigned int* block, unsigned int shared, CUstream stream,
                       uint64_t* slots, int count);
