@@ -13,42 +13,36 @@ import (
 // this configuration, or hold nothing to continue. Where its run went on for longer than is asked for, this is another run, in a folder
 // beside it, which the notice names.
 func openRunFor(out, resume string, config diffusion.Config) (folder *runFolder, from, notice string, err error) {
-	folder, err = openRun(out)
-	if err != nil {
+	if folder, err = openRun(out); err != nil {
 		return nil, "", "", err
 	}
 	newest, found, err := checkpoint.Latest(folder.Checkpoints())
 	if err == nil && found && resume != "never" {
 		err = checkOwner(folder, config)
 	}
-	if err == nil && found {
-		longer := resume == "auto" && newest.Step > int64(config.Train.Steps)
-		if longer {
-			beside := folder.spareName()
-			notice = fmt.Sprintf("%s has been trained for %d steps, more than the %d asked for: it stays as it is, this run goes to %s",
-				folder.path, newest.Step, config.Train.Steps, beside)
-			folder.Close()
-			folder, err = openRun(beside)
-		} else if resume == "never" {
-			folder, err = folder.startOver()
-		}
-		if err != nil && folder == nil {
-			return nil, "", "", err
-		}
-		found = found && !longer && resume != "never"
-	}
-	if err == nil && resume != "auto" && resume != "never" {
-		if found && !sameFile(folder.Checkpoints(), filepath.Dir(resume)) {
-			err = usagef("%s has checkpoints of its own: to continue from %s, choose another --out", out, resume)
-		}
-		newest.Path, found = resume, true
-	}
 	if err != nil {
 		folder.Close()
 		return nil, "", "", err
 	}
-	if !found {
-		return folder, "", notice, nil
+	named := resume != "auto" && resume != "never"
+	switch {
+	case named && found && !sameFile(folder.Checkpoints(), filepath.Dir(resume)):
+		folder.Close()
+		return nil, "", "", usagef("%s has checkpoints of its own: to continue from %s, choose another --out", out, resume)
+	case named:
+		return folder, resume, "", nil
+	case !found:
+		return folder, "", "", nil
+	case resume == "never":
+		folder, err = folder.startOver()
+		return folder, "", "", err
+	case newest.Step > int64(config.Train.Steps):
+		beside := folder.spareName()
+		notice = fmt.Sprintf("%s has been trained for %d steps, more than the %d asked for: it stays as it is, this run goes to %s",
+			folder.path, newest.Step, config.Train.Steps, beside)
+		folder.Close()
+		folder, err = openRun(beside)
+		return folder, "", notice, err
 	}
 	return folder, newest.Path, "", nil
 }
