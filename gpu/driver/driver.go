@@ -148,7 +148,7 @@ func openCUDA() error {
 	message := (*C.char)(C.malloc(messageSize))
 	defer C.free(unsafe.Pointer(message))
 	if code := C.ddgpu_open_cuda(message, messageSize); code != C.CUDA_SUCCESS {
-		return &OpenError{Code: Result(code), Message: C.GoString(message)}
+		return refused(Result(code), C.GoString(message))
 	}
 	var count C.int
 	if code := C.cuDeviceGetCount(&count); code != C.CUDA_SUCCESS || count == 0 {
@@ -156,9 +156,26 @@ func openCUDA() error {
 		if code == C.CUDA_SUCCESS {
 			code = C.CUDA_ERROR_NO_DEVICE
 		}
-		return &OpenError{Code: Result(code), Message: "NVIDIA's driver finds no GPU"}
+		return refused(Result(code), "NVIDIA's driver finds no GPU")
 	}
 	return nil
+}
+
+// refused is the error of a driver that does not open, with what the user can do.
+func refused(code Result, message string) error {
+	message = strings.TrimSpace(message)
+	if what := advice(code); what != "" {
+		message += ": " + what
+	}
+	return &OpenError{Code: code, Message: message}
+}
+
+// libraryPath is where NVIDIA's driver library was loaded from, "" when it is not loaded.
+func libraryPath() string {
+	buffer := make([]byte, messageSize)
+	C.ddgpu_library_path((*C.char)(unsafe.Pointer(&buffer[0])), messageSize)
+	text, _, _ := strings.Cut(string(buffer), "\x00")
+	return text
 }
 
 func openHost(s Spec) error {

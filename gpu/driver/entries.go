@@ -139,8 +139,14 @@ func LoadModule(image string) (cu.Module, error) {
 	defer C.free(unsafe.Pointer(log))
 	var handle C.CUmodule
 	if code := C.ddgpu_module_load(&handle, text, log, logSize); code != C.CUDA_SUCCESS {
-		if said := strings.TrimSpace(C.GoString(log)); said != "" {
-			return cu.Module{}, fmt.Errorf("%w: %s", Result(code), said)
+		var said []string
+		for _, text := range []string{strings.TrimSpace(C.GoString(log)), imageAdvice(Result(code), image)} {
+			if text != "" {
+				said = append(said, text)
+			}
+		}
+		if len(said) > 0 {
+			return cu.Module{}, fmt.Errorf("%w: %s", Result(code), strings.Join(said, "; "))
 		}
 		return cu.Module{}, Result(code)
 	}

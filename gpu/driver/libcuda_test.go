@@ -22,6 +22,7 @@ func TestOpenedElsewhere(_ *testing.T) {
 	}
 	deviceRoot = os.Getenv(openVariable + "_ROOT")
 	wslDriver = filepath.Join(deviceRoot, "wsl.so")
+	procVersion = filepath.Join(deviceRoot, "version")
 	notice, err := Open(spec)
 	code, _ := ResultOf(err)
 	fmt.Printf("host %v, notice %q, code %d, error %q\n", HostDevice(), notice, int(code), fmt.Sprint(err))
@@ -72,13 +73,21 @@ func TestLibcuda(t *testing.T) {
 		{name: "none, auto, none assigned", variable: "CUDA_VISIBLE_DEVICES=", spec: "auto", want: "host true"},
 		{name: "fails, auto", source: "-DINIT=100 -DCOUNT=0", spec: "auto", want: "host true"},
 		{name: "fails, cuda", source: "-DINIT=100 -DCOUNT=0", spec: "cuda",
-			want: `code 100, error "NVIDIA's driver does not start: cuInit returned CUDA_ERROR_NO_DEVICE"`},
+			want: `code 100, error "NVIDIA's driver does not start: cuInit returned CUDA_ERROR_NO_DEVICE: nvidia-smi shows`},
 		{name: "fails, auto, a node", source: "-DINIT=100 -DCOUNT=0", nodes: "nvidiactl", spec: "auto", want: "nvidiactl exists"},
-		{name: "no GPU, cuda", source: "-DINIT=0 -DCOUNT=0", spec: "cuda", want: `code 100, error "NVIDIA's driver finds no GPU"`},
+		{name: "no GPU, cuda", source: "-DINIT=0 -DCOUNT=0", spec: "cuda", want: `code 100, error "NVIDIA's driver finds no GPU: nvidia-smi shows`},
+		{name: "no GPU, hidden", source: "-DINIT=100 -DCOUNT=0", variable: "CUDA_VISIBLE_DEVICES=9", spec: "cuda",
+			want: `CUDA_VISIBLE_DEVICES=9 leaves none`},
+		{name: "no fabric manager", source: "-DINIT=802 -DCOUNT=1", spec: "cuda", want: `nvidia-fabricmanager`},
+		{name: "another kernel module", source: "-DINIT=803 -DCOUNT=1", spec: "cuda",
+			want: `libcuda.so.1, the kernel module 535.161.08)`},
+		{name: "forward compatibility", source: "-DINIT=804 -DCOUNT=1", spec: "cuda", want: `take its folder out of LD_LIBRARY_PATH`},
+		{name: "stub", source: "-DINIT=34 -DCOUNT=1", spec: "cuda", want: `is the CUDA toolkit's stub`},
 		{name: "a GPU, cuda", source: "-DINIT=0 -DCOUNT=1", spec: "cuda", want: `host false, notice "", code 0, error "<nil>"`},
 		{name: "a GPU, auto", source: "-DINIT=0 -DCOUNT=1", nodes: "nvidia0", spec: "auto", want: `host false, notice "", code 0`},
 		{name: "old, cuda", source: "-DINIT=0 -DCOUNT=1 -DcuLaunchKernel=renamed", spec: "cuda",
-			want: `code 302, error "NVIDIA's driver is older than CUDA 11.4: libcuda.so.1 has no cuLaunchKernel"`},
+			want: `code 302, error "NVIDIA's driver is older than CUDA 11.4: libcuda.so.1 has no cuLaunchKernel: ` +
+				`it must be NVIDIA driver 470.42.01 or newer (CUDA 11.4) (the library is `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -99,6 +108,10 @@ func TestLibcuda(t *testing.T) {
 			}
 			root := filepath.Join(folder, "dev")
 			if err := os.Mkdir(root, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			const module = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.161.08  Wed Jan 1 00:00:00 UTC 2025\nGCC version:  gcc 12.2.0\n"
+			if err := os.WriteFile(filepath.Join(root, "version"), []byte(module), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			for _, node := range strings.Fields(c.nodes) {

@@ -21,6 +21,8 @@ const (
 	InvalidValue             Result = C.CUDA_ERROR_INVALID_VALUE
 	OutOfMemory              Result = C.CUDA_ERROR_OUT_OF_MEMORY
 	NotInitialized           Result = C.CUDA_ERROR_NOT_INITIALIZED
+	StubLibrary              Result = C.CUDA_ERROR_STUB_LIBRARY
+	CallRequiresNewerDriver  Result = C.CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER
 	DeviceUnavailable        Result = C.CUDA_ERROR_DEVICE_UNAVAILABLE
 	NoDevice                 Result = C.CUDA_ERROR_NO_DEVICE
 	InvalidDevice            Result = C.CUDA_ERROR_INVALID_DEVICE
@@ -31,8 +33,10 @@ const (
 	InvalidPTX               Result = C.CUDA_ERROR_INVALID_PTX
 	JITCompilerNotFound      Result = C.CUDA_ERROR_JIT_COMPILER_NOT_FOUND
 	UnsupportedPTXVersion    Result = C.CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+	JITCompilationDisabled   Result = C.CUDA_ERROR_JIT_COMPILATION_DISABLED
 	SharedObjectNotFound     Result = C.CUDA_ERROR_SHARED_OBJECT_INIT_FAILED
 	SymbolNotFound           Result = C.CUDA_ERROR_SHARED_OBJECT_SYMBOL_NOT_FOUND
+	OperatingSystem          Result = C.CUDA_ERROR_OPERATING_SYSTEM
 	InvalidHandle            Result = C.CUDA_ERROR_INVALID_HANDLE
 	IllegalState             Result = C.CUDA_ERROR_ILLEGAL_STATE
 	NotFound                 Result = C.CUDA_ERROR_NOT_FOUND
@@ -48,6 +52,9 @@ const (
 	MisalignedAddress        Result = C.CUDA_ERROR_MISALIGNED_ADDRESS
 	LaunchFailed             Result = C.CUDA_ERROR_LAUNCH_FAILED
 	NotSupported             Result = C.CUDA_ERROR_NOT_SUPPORTED
+	SystemNotReady           Result = C.CUDA_ERROR_SYSTEM_NOT_READY
+	SystemDriverMismatch     Result = C.CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
+	CompatNotSupported       Result = C.CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE
 	CaptureUnsupported       Result = C.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
 	CaptureInvalidated       Result = C.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
 	CaptureMerge             Result = C.CUDA_ERROR_STREAM_CAPTURE_MERGE
@@ -64,18 +71,22 @@ var resultText = map[Result]string{
 	InvalidValue:             "invalid value",
 	OutOfMemory:              "out of memory",
 	NotInitialized:           "driver not initialised",
+	StubLibrary:              "the driver library is a stub",
+	CallRequiresNewerDriver:  "driver too old",
 	DeviceUnavailable:        "the device is in use by another process, or may not be used",
 	NoDevice:                 "no CUDA device",
 	InvalidDevice:            "invalid device",
 	InvalidContext:           "no current context",
-	NoBinaryForGPU:           "no kernel for this device: compute capability 7.0 or newer is needed",
+	NoBinaryForGPU:           "no kernel for this device",
 	ECCUncorrectable:         "uncorrectable memory error",
 	PeerAccessUnsupported:    "no access between these devices",
 	InvalidPTX:               "invalid PTX",
 	JITCompilerNotFound:      "the driver's PTX compiler libnvidia-ptxjitcompiler.so.1 is not installed",
-	UnsupportedPTXVersion:    "the driver is too old for this PTX (CUDA 11.3 or newer is needed)",
+	UnsupportedPTXVersion:    "the driver is too old for this PTX",
+	JITCompilationDisabled:   "compiling PTX is disabled",
 	SharedObjectNotFound:     "driver library not found",
 	SymbolNotFound:           "driver too old",
+	OperatingSystem:          "the operating system refused a call of the driver",
 	InvalidHandle:            "invalid handle",
 	IllegalState:             "illegal state",
 	NotFound:                 "not found",
@@ -91,6 +102,9 @@ var resultText = map[Result]string{
 	MisalignedAddress:        "misaligned address",
 	LaunchFailed:             "launch failed",
 	NotSupported:             "not supported",
+	SystemNotReady:           "the system is not ready for CUDA",
+	SystemDriverMismatch:     "the driver's library and kernel module do not match",
+	CompatNotSupported:       "forward compatibility is not supported on this device",
 	CaptureUnsupported:       "not permitted while a stream is captured",
 	CaptureInvalidated:       "the capture was invalidated by an earlier error",
 	CaptureMerge:             "would merge two captures",

@@ -113,6 +113,16 @@ func TestModuleErrors(t *testing.T) {
 	expect(t, err, InvalidPTX, "")
 	_, err = LoadModule(testkernels.PTX("nobody_wrote_this"))
 	expect(t, err, NoBinaryForGPU, "")
+	for version, want := range map[string]string{
+		"7.8": "PTX 7.8 needs NVIDIA driver 520.61.05 or newer (CUDA 11.8); this one is of CUDA 11.5",
+		"9.9": "PTX 9.9; this one is of CUDA 11.5",
+	} {
+		_, err = LoadModule(strings.Replace(testkernels.PTX("fill"), ".version 6.3", ".version "+version, 1))
+		expect(t, err, UnsupportedPTXVersion, "")
+		if want = UnsupportedPTXVersion.Error() + ": " + want; err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
 	_, err = must(LoadModule(testkernels.PTX("fill")))(t).Function("order")
 	expect(t, err, NotFound, "")
 }

@@ -125,6 +125,13 @@ void ddgpu_error_detail(char* text, size_t size) {
   if (host_opened) host::error_detail(text, size);
 }
 
+void ddgpu_library_path(char* text, size_t size) {
+  if (size > 0) text[0] = 0;
+  void* const symbol = library == nullptr ? nullptr : dlsym(library, "cuInit");
+  Dl_info info;
+  if (symbol != nullptr && dladdr(symbol, &info) != 0) say(text, size, "%s", info.dli_fname);
+}
+
 const char* ddgpu_sanitizer(void) { return host::kAsan ? "address" : host::kTsan ? "thread" : ""; }
 
 CUresult ddgpu_launch(CUfunction fn, const unsigned int* grid, const unsigned int* block, unsigned int shared, CUstream stream,

@@ -46,6 +46,8 @@ CUresult ddgpu_open_host(const ddgpu_host_config* config, char* error, size_t si
 void ddgpu_close(void);
 // Writes what the host device knows about the last error of the process beyond its code; empty with NVIDIA's driver.
 void ddgpu_error_detail(char* text, size_t size);
+// Writes the path of NVIDIA's driver library; empty when it is not loaded.
+void ddgpu_library_path(char* text, size_t size);
 // The sanitizer that the library was built with: "address", "thread" or "".
 const char* ddgpu_sanitizer(void);
 // Launches with the arguments in 8-byte slots.

@@ -64,7 +64,7 @@ void destroy_context(Lock& lock, Context& context) {
 
 Result driver_get_version(int* version) {
   if (version == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  *version = CUDA_VERSION;
+  *version = kCuda;
   return CUDA_SUCCESS;
 }
 

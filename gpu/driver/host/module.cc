@@ -115,6 +115,9 @@ Result load(CUmodule* handle, const char* image, std::string* log) {
     *log = "the image is not PTX: no .version or .target";
     return CUDA_ERROR_INVALID_PTX;
   }
+  int major = 0, minor = 0;
+  sscanf(module->ptx.c_str() + module->ptx.find(".version"), ".version %d.%d", &major, &minor);
+  if (major * 10 + minor > kPtx) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
   for (const std::string& name : names_after(module->ptx, ".entry")) {
     if (find_entry(name, module->f64) == nullptr) {
       *log = "entry " + name + " has no build for " + variant_name(module->f64);
