@@ -174,7 +174,7 @@ driver_builds() {
     object=$folder/$(basename "$(dirname "$source")")_$(basename "$source" .cc).o
     echo "build $object: cc $source"
     case $flags:$source in
-      *fsanitize=thread*:*/fiber.cc | *fsanitize=thread*:*/team.cc | *fsanitize=thread*:*/block.cc)
+      *fsanitize=thread*:*/fiber.cc | *fsanitize=thread*:*/team.cc | *fsanitize=thread*:*/block.cc | *fsanitize=thread*:*/mma.cc)
         echo "  flags = -DDDGPU_TSAN_RUNTIME" # fiber.h says why they are not instrumented
         ;;
       *) echo "  flags = $flags" ;;

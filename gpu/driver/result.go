@@ -50,6 +50,7 @@ const (
 	Assert                   Result = C.CUDA_ERROR_ASSERT
 	TooManyPeers             Result = C.CUDA_ERROR_TOO_MANY_PEERS
 	MisalignedAddress        Result = C.CUDA_ERROR_MISALIGNED_ADDRESS
+	InvalidAddressSpace      Result = C.CUDA_ERROR_INVALID_ADDRESS_SPACE
 	LaunchFailed             Result = C.CUDA_ERROR_LAUNCH_FAILED
 	NotSupported             Result = C.CUDA_ERROR_NOT_SUPPORTED
 	SystemNotReady           Result = C.CUDA_ERROR_SYSTEM_NOT_READY

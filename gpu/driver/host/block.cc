@@ -71,6 +71,7 @@ Result Block::run_plain() {
       for (unsigned y = 0; y < d.y; y++) {
         for (unsigned x = 0; x < d.x; x++) {
           thread_.thread_idx = {x, y, z};
+          copies_.reset();
           invoke(args);
         }
       }
@@ -81,6 +82,7 @@ Result Block::run_plain() {
   for (int i = 0; i < threads_; i++) {
     const unsigned at = static_cast<unsigned>(walk[static_cast<uint64_t>(i)]);
     thread_.thread_idx = {at % d.x, at / d.x % d.y, at / d.x / d.y};
+    copies_.reset();
     invoke(args);
   }
   return CUDA_SUCCESS;
@@ -134,6 +136,18 @@ void Block::trap(Result code, const char* what, const simt::Site* site) {
   longjmp(out_, 1);
 }
 
+void Block::check_shared(const void* p, size_t bytes, const simt::Site* site) {
+  if (reinterpret_cast<uintptr_t>(p) % bytes != 0) trap(CUDA_ERROR_MISALIGNED_ADDRESS, "misaligned shared address", site);
+  if (!holds(p)) trap(CUDA_ERROR_INVALID_ADDRESS_SPACE, "an address that is not of the block's shared memory", site);
+}
+
+void Block::async_copy(void* shared, const void* global, const simt::Site* site) {
+  check_shared(shared, 16, site);
+  if (reinterpret_cast<uintptr_t>(global) % 16 != 0) trap(CUDA_ERROR_MISALIGNED_ADDRESS, "misaligned global address", site);
+  if (holds(global)) trap(CUDA_ERROR_INVALID_ADDRESS_SPACE, "the source of cp.async is shared memory", site);
+  copies().add({shared, global});
+}
+
 namespace {
 
 // The running block's team; null for a block of one thread, which waits for nobody.
@@ -145,13 +159,21 @@ Team* team_of(const simt::Site* site) {
   return nullptr;
 }
 
+Team& warp_of(const simt::Site* site) {
+  Team* const team = team_of(site);
+  if (team == nullptr) running_block->trap(CUDA_ERROR_LAUNCH_FAILED, "a matrix instruction in a block of one thread", site);
+  return *team;
+}
+
 }  // namespace
 
 }  // namespace host
 
 namespace simt {
 
+using host::running_block;
 using host::team_of;
+using host::warp_of;
 
 void barrier(const Site* site) {
   if (host::Team* const team = team_of(site)) team->barrier(site);
@@ -168,7 +190,17 @@ uint32_t ballot(uint32_t mask, bool predicate, const Site* site) {
   if (host::Team* const team = team_of(site)) return team->ballot(mask, predicate, site);
   return predicate ? 1 : 0;
 }
-void* shared_alloc(size_t bytes, size_t align, const Site* site) { return host::running_block->shared_alloc(bytes, align, site); }
-void trap(const char* what, const Site* site) { host::running_block->trap(CUDA_ERROR_ASSERT, what, site); }
+void mma(Product kind, int m, int n, float* d, const uint32_t* a, const uint32_t* b, const Site* site) {
+  warp_of(site).mma(kind, m, n, d, a, b, site);
+}
+void ldmatrix(int matrices, bool transposed, const uint32_t* row, uint32_t* r, const Site* site) {
+  warp_of(site).ldmatrix(matrices, transposed, row, r, site);
+}
+void check_shared(const void* p, size_t bytes, const Site* site) { running_block->check_shared(p, bytes, site); }
+void async_copy(void* shared, const void* global, const Site* site) { running_block->async_copy(shared, global, site); }
+void async_commit() { running_block->copies().commit(); }
+bool async_arrived(int pending, Copy* copy) { return running_block->copies().take(pending, copy); }
+void* shared_alloc(size_t bytes, size_t align, const Site* site) { return running_block->shared_alloc(bytes, align, site); }
+void trap(const char* what, const Site* site) { running_block->trap(CUDA_ERROR_ASSERT, what, site); }
 
 }  // namespace simt

@@ -39,6 +39,10 @@ class Block {
   // What the kernel calls (kernel_abi.h).
   void* shared_alloc(size_t bytes, size_t align, const simt::Site* site);
   [[noreturn]] void trap(Result code, const char* what, const simt::Site* site);
+  void check_shared(const void* p, size_t bytes, const simt::Site* site);
+  void async_copy(void* shared, const void* global, const simt::Site* site);
+  // Of the running thread.
+  Copies& copies() { return on_team_ ? team_.copies() : copies_; }
   // Leaves the description of an error of the running thread.
   void report(const char* what, const simt::Site* site);
   // Whether the threads are fibers; a plain loop runs one thread after the other to its end.
@@ -56,6 +60,7 @@ class Block {
   void open_shared();
   char* take_shared(size_t bytes, size_t align);
   Result run_plain();
+  bool holds(const void* p) const { return p >= arena_ && p < arena_ + used_; }
 
   const int order_;
   uint64_t seed_;
@@ -70,6 +75,7 @@ class Block {
   const Launch* launch_ = nullptr;
   bool on_team_ = false;
   int threads_ = 0;
+  Copies copies_;  // of a thread that is no fiber
   Team team_;
 };
 

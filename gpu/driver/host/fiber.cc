@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <boost/context/detail/fcontext.hpp>
+#include <utility>
 
 namespace host {
 
@@ -64,10 +65,21 @@ void Fiber::release_of(void* token) {
 #endif
 }
 
+void Fiber::swap(Fiber& other) {
+  std::swap(context_, other.context_);
+  std::swap(body_, other.body_);
+  std::swap(stack_, other.stack_);
+  std::swap(size_, other.size_);
+  std::swap(fake_, other.fake_);
+  std::swap(tsan_, other.tsan_);
+}
+
 inline void Fiber::arrive(void* context, Fiber* from) {
   from->context_ = context;
 #ifdef DDGPU_ASAN
-  __sanitizer_finish_switch_fiber(fake_, &from->stack_, &from->size_);
+  const void* stack;
+  __sanitizer_finish_switch_fiber(fake_, &stack, &from->size_);
+  from->stack_ = static_cast<char*>(const_cast<void*>(stack));
 #endif
 }
 

@@ -1,11 +1,9 @@
 // Stacks and switches between them.
 //
-// The files that switch (fiber.cc, team.cc, block.cc) are never instrumented for TSan: what they share between the fibers of
-// a block would look like races. They tell TSan instead which fiber runs and what a barrier orders.
+// The files that switch (fiber.cc, team.cc, block.cc, and mma.cc for them) are never instrumented for TSan: what they share between the
+// fibers of a block would look like races. They tell TSan instead which fiber runs and what a barrier orders.
 #pragma once
 #include <stddef.h>
-
-#include <utility>
 
 #include "host/sanitizers.h"
 
@@ -26,8 +24,10 @@ class Fiber {
   void switch_to(Fiber& to);
   // For a fiber that is given up: what it did so far happened before what follows acquire(token).
   void release_of(void* token);
-  // Lets the two fibers, at rest at the same place, take each other's place in TSan's eyes.
-  void swap_identity(Fiber& other) { std::swap(tsan_, other.tsan_); }
+  // Lets the two fibers, at rest at the same place, take each other's place.
+  void swap(Fiber& other);
+  // Where it was started.
+  char* stack() const { return stack_; }
 
  private:
   struct Entry;
@@ -36,7 +36,7 @@ class Fiber {
   void* context_ = nullptr;  // where it stopped
   Fiber* next_ = nullptr;    // whom it switched to
   void (*body_)(Fiber&) = nullptr;
-  const void* stack_ = nullptr;
+  char* stack_ = nullptr;
   size_t size_ = 0;
   void* fake_ = nullptr;  // ASan's fake stack
   void* tsan_ = nullptr;

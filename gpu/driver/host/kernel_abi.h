@@ -35,6 +35,25 @@ void warp_sync(uint32_t mask, const Site* site);
 uint64_t shuffle(Shuffle mode, uint32_t mask, uint64_t value, uint32_t lane, uint32_t width, const Site* site);
 uint32_t ballot(uint32_t mask, bool predicate, const Site* site);
 
+// mma.sync of m x n fragments, d[m][n][4] += a[m][4] b[n][2] of every lane; ldmatrix of the 16 bytes that each of the first
+// 8 * matrices lanes read at its row; both by all 32 lanes of the warp. mma.cuh has the layouts.
+enum class Product : int { bf16, tf32 };  // m16n8k16, m16n8k8
+constexpr int max_product_rows = 8;       // of m
+void mma(Product kind, int m, int n, float* d, const uint32_t* a, const uint32_t* b, const Site* site);
+void ldmatrix(int matrices, bool transposed, const uint32_t* row, uint32_t* r, const Site* site);
+// A fault unless `bytes` at p, a multiple of them, are the block's shared memory.
+void check_shared(const void* p, size_t bytes, const Site* site);
+
+// cp.async of 16 bytes: what the thread has issued, in order; global is null for zeros. The caller moves the bytes, as its own
+// accesses: async_arrived gives, one by one, the copies of all committed groups but the last `pending`.
+struct Copy {
+  void* shared;
+  const void* global;
+};
+void async_copy(void* shared, const void* global, const Site* site);
+void async_commit();
+bool async_arrived(int pending, Copy* copy);
+
 // The block's shared array that is declared at `site`: the same memory for every thread, however often it comes by.
 void* shared_alloc(size_t bytes, size_t align, const Site* site);
 

@@ -28,14 +28,15 @@ bool Team::prepare(int threads) {
     warps_ = std::make_unique<Warp[]>(kWarps);
   }
   for (int i = 0; i < threads; i++) {
+    lanes_[i].copies.reset();
     if (lanes_[i].between) continue;
-    char* const stack = stacks_.at(i);
+    char* const stack = lanes_[i].fiber.started() ? lanes_[i].fiber.stack() : stacks_.at(i);
     if (stack == nullptr) return false;
     lanes_[i].fiber.start(stack, Stacks::kSize - Stacks::kGuard, live);
   }
   if (kTsan) {
-    // The same thread of the next block is another one to TSan, which so sees two blocks that race.
-    for (int i = 1; i < threads; i++) lanes_[i].fiber.swap_identity(lanes_[i - 1].fiber);
+    // The same thread of the next block is another one to TSan, which so sees two blocks that race; with the stack that it had.
+    for (int i = 1; i < threads; i++) lanes_[i].fiber.swap(lanes_[i - 1].fiber);
   }
   for (int w = 0; w * kWarp < threads; w++) {
     const int lanes = threads - w * kWarp;
@@ -88,8 +89,8 @@ void Team::abandon(Result result) {
 // What runs on each stack: its thread of one block after another.
 void Team::live(Fiber&) {
   Team& team = *running_block->team();
-  const int index = team.running_;
   for (;;) {
+    const int index = team.running_;
     team.enter(index);
     acquire(&team.started_);
     team.launch_->entry->invoke(team.launch_->args);
@@ -124,7 +125,7 @@ void Team::finish(int index) {
     running_ = next();
     lane.fiber.switch_to(lanes_[running_].fiber);
   }
-  lane.between = false;
+  lanes_[running_].between = false;
 }
 
 void Team::all_ready() {
@@ -316,11 +317,29 @@ void Team::complete(Warp& warp, int warp_index, Meeting& m) {
     for (int i = 0; i < kWarp; i++) {
       if (here >> i & 1) lanes[i].value = votes;
     }
+  } else if (m.kind != Kind::sync) {
+    complete_matrices(lanes, m);
   }
   ready_[warp_index / 2] |= static_cast<uint64_t>(here) << (warp_index % 2 * 32);
   m.arrived = 0;
   m.round++;
   warp.waiting--;
+}
+
+void Team::complete_matrices(Lane* lanes, const Meeting& m) {
+  if (m.arrived != ~0u) {
+    char text[128];
+    snprintf(text, sizeof text, "a matrix instruction of a warp that has only the lanes of mask 0x%08x", m.arrived);
+    running_block->report(text, m.site);
+    abandon(CUDA_ERROR_LAUNCH_FAILED);
+  }
+  const Fragments* fragments[kWarp];
+  for (int i = 0; i < kWarp; i++) fragments[i] = &lanes[i].fragments;
+  switch (m.kind) {
+    case Kind::bf16: multiply(simt::Product::bf16, lanes[0].m, lanes[0].n, fragments); break;
+    case Kind::tf32: multiply(simt::Product::tf32, lanes[0].m, lanes[0].n, fragments); break;
+    default: distribute(lanes[0].n, m.kind == Kind::load_transposed, fragments); break;
+  }
 }
 
 uint64_t Team::shuffle(simt::Shuffle mode, uint32_t mask, uint64_t value, uint32_t from, uint32_t width, const simt::Site* site) {
@@ -341,5 +360,20 @@ uint32_t Team::ballot(uint32_t mask, bool predicate, const simt::Site* site) {
 }
 
 void Team::warp_sync(uint32_t mask, const simt::Site* site) { meet(Kind::sync, mask, site); }
+
+void Team::mma(simt::Product kind, int m, int n, float* d, const uint32_t* a, const uint32_t* b, const simt::Site* site) {
+  Lane& lane = lanes_[running_];
+  lane.m = m;
+  lane.n = n;
+  lane.fragments = {d, a, b, nullptr, nullptr};
+  meet(kind == simt::Product::bf16 ? Kind::bf16 : Kind::tf32, ~0u, site);
+}
+
+void Team::ldmatrix(int matrices, bool transposed, const uint32_t* row, uint32_t* r, const simt::Site* site) {
+  Lane& lane = lanes_[running_];
+  lane.n = matrices;
+  lane.fragments = {nullptr, nullptr, nullptr, row, r};
+  meet(transposed ? Kind::load_transposed : Kind::load, ~0u, site);
+}
 
 }  // namespace host

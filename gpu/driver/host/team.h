@@ -2,8 +2,10 @@
 #pragma once
 #include <memory>
 
+#include "host/copies.h"
 #include "host/device.h"
 #include "host/fiber.h"
+#include "host/mma.h"
 
 namespace host {
 
@@ -20,7 +22,7 @@ namespace host {
 //
 // Warp collective: all lanes that the mask names and that have not returned must call it, at one place, with one mask. Lanes
 // that the block does not have count as returned. What a lane reads from one of those is undefined: it gets all bits set. The
-// lane that comes last computes for all. Disjoint masks are independent of each other.
+// lane that comes last computes for all. Disjoint masks are independent of each other. mma and ldmatrix need all 32 lanes.
 class Team {
  public:
   explicit Team(const ddgpu_host_config& config);
@@ -38,11 +40,14 @@ class Team {
   uint64_t shuffle(simt::Shuffle mode, uint32_t mask, uint64_t value, uint32_t lane, uint32_t width, const simt::Site* site);
   uint32_t ballot(uint32_t mask, bool predicate, const simt::Site* site);
   void warp_sync(uint32_t mask, const simt::Site* site);
+  void mma(simt::Product kind, int m, int n, float* d, const uint32_t* a, const uint32_t* b, const simt::Site* site);
+  void ldmatrix(int matrices, bool transposed, const uint32_t* row, uint32_t* r, const simt::Site* site);
+  Copies& copies() { return lanes_[running_].copies; }
 
  private:
   static constexpr int kMost = static_cast<int>(kMaxThreads), kWords = kMost / 64, kWarps = kMost / kWarp;
 
-  enum class Kind { shuffle, ballot, sync };
+  enum class Kind { shuffle, ballot, sync, bf16, tf32, load, load_transposed };
   struct Lane {
     Fiber fiber;
     simt::Thread thread;
@@ -52,6 +57,9 @@ class Team {
     simt::Shuffle mode;
     uint32_t lane, width;
     uint64_t value;
+    Fragments fragments;
+    int m, n;  // of a product; of a load the number of matrices
+    Copies copies;
   };
   // Lanes of a warp that meet, kept at the index of the mask's lowest lane.
   struct Meeting {
@@ -72,6 +80,7 @@ class Team {
   void finish(int index);
   void meet(Kind kind, uint32_t mask, const simt::Site* site);
   void complete(Warp& warp, int warp_index, Meeting& m);
+  void complete_matrices(Lane* lanes, const Meeting& m);
   void give_turn(int index);
   int next();
   [[noreturn]] void stuck();

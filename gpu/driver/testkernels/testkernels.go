@@ -1,5 +1,5 @@
-// Package testkernels links kernels that break the rules of CUDA on purpose (wrong.cu), for tests of what the host device
-// and the sanitizers find. They are built for the GPU's tiles in float32: open "host,tiles=gpu". No product imports it.
+// Package testkernels links kernels that break the rules of CUDA on purpose (wrong.cu), and small ones of tensor-core instructions,
+// right and wrong (mma.cu), for tests of what the host device and the sanitizers find. They are built for the GPU's tiles in float32: open "host,tiles=gpu". No product imports it.
 package testkernels
 
 /*
