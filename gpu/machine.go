@@ -200,13 +200,18 @@ func (d *Device) Do(f func() error) error {
 
 // start hands f to the device's thread and returns where its error will come.
 func (d *Device) start(f func() error) <-chan error {
-	done := make(chan error, 1)
+	c := call{f, make(chan error, 1)}
+	d.send(c)
+	return c.done
+}
+
+// send hands a call to the device's thread, or answers it when that is gone.
+func (d *Device) send(c call) {
 	select {
-	case d.calls <- call{f, done}:
+	case d.calls <- c:
 	case <-d.finished:
-		done <- errEnded
+		c.done <- errEnded
 	}
-	return done
 }
 
 // Each runs f on every device at the same time, each on its own thread, and joins the errors.

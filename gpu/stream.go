@@ -74,7 +74,10 @@ func (s *Stream) CopyPeer(dst Ptr, to *Device, src Ptr, from *Device, bytes int6
 		return nil
 	}
 	err := cu.MemcpyPeerAsync(cu.DevicePtr(dst), to.context, cu.DevicePtr(src), from.context, bytes, s.cu)
-	return s.check(fmt.Sprintf("copying from device %d to device %d", from.Index, to.Index), err)
+	if err != nil {
+		return s.check(fmt.Sprintf("copying from device %d to device %d", from.Index, to.Index), err)
+	}
+	return nil
 }
 
 // Zero queues the clearing of memory.
@@ -95,8 +98,15 @@ type Event struct {
 }
 
 // NewEvent makes an event that also takes the time.
-func (d *Device) NewEvent() (*Event, error) {
-	e, err := cu.MakeEvent(cu.DefaultEvent)
+func (d *Device) NewEvent() (*Event, error) { return d.newEvent(cu.DefaultEvent) }
+
+// NewMarker makes an event that only orders: it takes no time, and a thread that waits for it sleeps instead of asking again and again.
+func (d *Device) NewMarker() (*Event, error) {
+	return d.newEvent(cu.DisableTiming | cu.BlockingSyncEvent)
+}
+
+func (d *Device) newEvent(flags cu.EventFlags) (*Event, error) {
+	e, err := cu.MakeEvent(flags)
 	if err != nil {
 		return nil, failed("making an event", d.Index, err)
 	}
@@ -123,6 +133,18 @@ func (e *Event) Sync() error {
 		return failed("waiting for an event", e.device.Index, err)
 	}
 	return nil
+}
+
+// Done says whether the event's last record has run, without waiting for it.
+func (e *Event) Done() (bool, error) {
+	err := e.cu.Query()
+	if code, _ := driver.ResultOf(err); code == driver.NotReady {
+		return false, nil
+	}
+	if err != nil {
+		return false, failed("asking for an event", e.device.Index, err)
+	}
+	return true, nil
 }
 
 // Since is the time from start's record to e's; both must have run.

@@ -108,6 +108,10 @@ func HostDevice() bool {
 // Sanitizer names the sanitizer that the host device and its kernels were built with: "address", "thread" or "".
 func Sanitizer() string { return C.GoString(C.ddgpu_sanitizer()) }
 
+// Allocations is how many allocations the host device was asked for since it was opened, of its memory and of pinned memory; 0 with
+// NVIDIA's driver.
+func Allocations() uint64 { return uint64(C.ddgpu_allocations()) }
+
 // deviceRoot, wslDriver and environment are where gpuExpected looks; tests set them.
 var (
 	deviceRoot  = "/dev"

@@ -48,6 +48,8 @@ void ddgpu_close(void);
 void ddgpu_error_detail(char* text, size_t size);
 // Writes the path of NVIDIA's driver library; empty when it is not loaded.
 void ddgpu_library_path(char* text, size_t size);
+// How many allocations the host device was asked for since it was opened, pinned ones included; 0 with NVIDIA's driver.
+uint64_t ddgpu_allocations(void);
 // The sanitizer that the library was built with: "address", "thread" or "".
 const char* ddgpu_sanitizer(void);
 // Launches with the arguments in 8-byte slots.

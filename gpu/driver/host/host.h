@@ -8,5 +8,6 @@ CUresult open(const ddgpu_host_config& config, char* error, size_t size);
 void close();
 void fill(DriverTable* table);
 void error_detail(char* text, size_t size);
+uint64_t allocations();
 
 }  // namespace host

@@ -264,6 +264,11 @@ uintptr_t allocate(Context& context, size_t bytes, bool pinned, Result* result) 
   return reinterpret_cast<uintptr_t>(memory);
 }
 
+uint64_t allocations() {
+  Lock lock(driver->mutex);
+  return driver->allocs;
+}
+
 void release(uintptr_t base) {
   const auto it = driver->memory.find(base);
   if (it == driver->memory.end()) return;
