@@ -30,6 +30,7 @@ type session struct {
 	hash     string
 	grid     string // the newest grid of samples
 	lastLoss *float64
+	since    time.Time // when the last step ended, or the first of those that are pending was queued
 }
 
 func (s *session) open(train, heldOut data.Dataset, from string) (err error) {
@@ -105,20 +106,30 @@ func (s *session) run(ctx context.Context) error {
 		}
 	}
 	for s.trainer.Steps() < last && ctx.Err() == nil {
-		s.alive(fmt.Sprintf("step %d runs", s.trainer.Steps()+1))
-		start := time.Now()
-		r, err := s.trainer.Step(ctx)
+		if s.trainer.Pending() == 0 {
+			s.since = time.Now()
+			s.alive(fmt.Sprintf("step %d runs", s.trainer.Steps()+1))
+		}
+		err := s.trainer.Queue(ctx)
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			break
 		}
 		if err != nil {
+			if older := s.results(ctx, 0, last); older != nil {
+				return older // the cause, where both have failed
+			}
 			return join(err, s.drawCurve())
 		}
-		m := metric{Step: r.Step, Loss: r.Loss, GradNorm: r.GradNorm, LR: r.LearningRate,
-			ImagesPerSecond: float64(s.config.Train.Batch) / time.Since(start).Seconds()}
-		if err := s.after(ctx, m, last); err != nil {
+		most := diffusion.StepsAhead - 1
+		if s.pauses(s.trainer.Steps(), last) {
+			most = 0
+		}
+		if err := s.results(ctx, most, last); err != nil {
 			return err
 		}
+	}
+	if err := s.results(ctx, 0, last); err != nil {
+		return err
 	}
 	if err := s.save(); err != nil {
 		return err
@@ -127,6 +138,31 @@ func (s *session) run(ctx context.Context) error {
 		return &preemptedError{s.trainer.Steps(), s.path}
 	}
 	return s.report()
+}
+
+// results waits for steps until at most so many are pending, and does what is due after each. The devices compute the next one meanwhile.
+func (s *session) results(ctx context.Context, most int, last int64) error {
+	for s.trainer.Pending() > most {
+		s.alive(fmt.Sprintf("step %d runs", s.trainer.Steps()-int64(s.trainer.Pending())+1))
+		r, err := s.trainer.Result()
+		if err != nil {
+			return join(err, s.drawCurve())
+		}
+		now := time.Now()
+		m := metric{Step: r.Step, Loss: r.Loss, GradNorm: r.GradNorm, LR: r.LearningRate,
+			ImagesPerSecond: float64(s.config.Train.Batch) / now.Sub(s.since).Seconds()}
+		s.since = now
+		if err := s.after(ctx, m, last); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pauses says whether something is due after a step that needs the weights as they are then.
+func (s *session) pauses(step, last int64) bool {
+	t := s.config.Train
+	return s.heldOut && due(step, t.EvalEvery, last) || due(step, t.SampleEvery, last) || due(step, t.SaveEvery, 0)
 }
 
 // owesGrid says whether samples are due at this step and are not there: an interruption can fall between a step and its samples.

@@ -111,7 +111,12 @@ type drawer struct {
 	hostStates, hostX, hostLabels  []byte
 	hostImages, hostLoss           []byte
 	stepping, validating, starting *gpu.Graph
+	ends                           [drawAhead]*gpu.Event // of the steps under way
 }
+
+// drawAhead is how many sampling steps are queued before the first of them is waited for: enough that the device always has the next one,
+// few enough that an interruption does not wait long.
+const drawAhead = 4
 
 func newDrawer(l *kernels.Library, graph *layers.Graph, noise *schedule.Schedule, c *Config, weights gpu.Ptr, batch int) (*drawer, error) {
 	w := &drawer{pool: pool{device: l.Device(), real: l.Real()}, config: c, graph: graph, weights: weights, batch: batch}
@@ -130,6 +135,11 @@ func (w *drawer) build(l *kernels.Library, noise *schedule.Schedule) (err error)
 		return err
 	}
 	w.queue = l.NewQueue(w.stream)
+	for i := range w.ends {
+		if w.ends[i], err = d.NewMarker(); err != nil {
+			return err
+		}
+	}
 	plan, err := w.graph.Plan(layers.PlanOptions{Batch: w.batch, Real: w.real})
 	if err != nil {
 		return err
@@ -235,6 +245,11 @@ func (w *drawer) close() error {
 			errs = append(errs, g.Close())
 		}
 	}
+	for _, e := range w.ends {
+		if e != nil {
+			errs = append(errs, e.Close())
+		}
+	}
 	if w.instance != nil {
 		errs = append(errs, w.instance.Close())
 	}
@@ -265,7 +280,21 @@ func (w *drawer) sample(ctx context.Context, r SampleRequest, first int, out []f
 	for i, states := 0, gpu.Values[kernels.StepState](w.hostStates); i < len(w.rows); i++ {
 		states[i] = kernels.StepState{Seed: r.Seed, Step: uint64(i), First: r.First + uint64(first)}
 	}
+	end := func(i int) error { // of step i
+		if err := w.ends[i%drawAhead].Sync(); err != nil {
+			return err
+		}
+		if progress != nil {
+			progress()
+		}
+		return nil
+	}
 	for i := range w.rows {
+		if i >= drawAhead {
+			if err := end(i - drawAhead); err != nil {
+				return err
+			}
+		}
 		if err := ctx.Err(); err != nil {
 			return errors.Join(err, w.stream.Sync())
 		}
@@ -280,15 +309,17 @@ func (w *drawer) sample(ctx context.Context, r SampleRequest, first int, out []f
 		if err := w.stepping.Launch(w.stream); err != nil {
 			return err
 		}
-		if progress != nil { // a step that is reported as done is done
-			if err := w.stream.Sync(); err != nil {
-				return err
-			}
-			progress()
+		if err := w.stream.Record(w.ends[i%drawAhead]); err != nil {
+			return err
 		}
 	}
 	if err := w.stream.Download(w.hostX, w.x); err != nil {
 		return err
+	}
+	for i := max(0, len(w.rows)-drawAhead); i < len(w.rows); i++ {
+		if err := end(i); err != nil {
+			return err
+		}
 	}
 	if err := w.stream.Sync(); err != nil {
 		return err

@@ -50,40 +50,22 @@ func (e *exchange) bounds(i int, arena int64) (first, n int64) {
 	return first, min(e.slice, arena-first)
 }
 
-// exchange leaves on every device the sum of all devices' gradients. An event is recorded on all devices before any stream waits for it.
-func (t *Trainer) exchange() error {
-	if len(t.replicas) == 1 {
-		return nil
-	}
-	each := func(f func(r *replica) error) error {
-		return t.machine.Each(func(d *gpu.Device) error { return f(t.replicas[d.Index]) })
-	}
-	return firstError(
-		func() error { return each(func(r *replica) error { return r.stream.Record(r.exchange.ready) }) },
-		func() error { return each(t.sumSlice) },
-		func() error { return each(t.collectSlices) },
-	)
-}
+// The exchange leaves on every device the sum of all devices' gradients: each has recorded `ready`; then every one runs sumSlice, then
+// collectSlices, after which no device needs anything of another any more but what it has brought.
 
-func firstError(steps ...func() error) error {
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// sumSlice brings the device's slice from all devices and adds it up in place.
+// sumSlice brings the device's slice from all devices and adds it up in place. It waits for all devices first: one whose gradient is ready has
+// collected what its peers summed in the step before, so that its parts may be replaced.
 func (t *Trainer) sumSlice(r *replica) error {
 	e, arena := &r.exchange, t.graph.ArenaElements
 	first, n := e.bounds(r.device.Index, arena)
-	for i, peer := range t.replicas {
+	for _, peer := range t.replicas {
 		if err := r.stream.Wait(peer.exchange.ready); err != nil {
 			return err
 		}
+	}
+	for i, peer := range t.replicas {
 		if n == 0 {
-			continue
+			break
 		}
 		err := r.stream.CopyPeer(r.at(e.parts, int64(i)*e.slice), r.device, r.at(peer.gradientArena(), first), peer.device, n*r.real.Size())
 		if err != nil {

@@ -150,6 +150,9 @@ func (t *Trainer) Save(dir string, keep int) (path, hash string, err error) {
 	if err != nil {
 		return "", "", err
 	}
+	if err := t.settle(); err != nil {
+		return "", "", err
+	}
 	r := t.replicas[0]
 	state := checkpoint.State{Step: t.step, Config: config}
 	for _, name := range []string{modelSet, emaSet, moment1Set, moment2Set} {
@@ -193,6 +196,10 @@ func (t *Trainer) Restore(path string) error {
 	if d := Difference(was, t.config); d != "" {
 		return &ConfigError{Key: d, Reason: fmt.Sprintf("in the configuration now: %s is of another run", path)}
 	}
+	if err := t.steps.settle.Run(); err != nil {
+		return err
+	}
+	t.steps.pending = 0
 	for name := range t.replicas[0].sets() {
 		arena, err := readSet(c, name, t.graph, t.config.real())
 		if err != nil {

@@ -16,7 +16,8 @@ type replica struct {
 	config  *Config
 	graph   *layers.Graph
 	library *kernels.Library
-	stream  *gpu.Stream
+	stream  *gpu.Stream // computes
+	copies  *gpu.Stream // brings the images of the next step
 	queue   *kernels.Queue
 
 	// Flat arenas of graph.ArenaElements values.
@@ -25,23 +26,18 @@ type replica struct {
 	nodes                          []gpu.Ptr // pending nodes of the tree over micro-batches; the last becomes the gradient
 	exchange                       exchange
 
-	state, images, labels, roots, lossOf, normOf, scratch gpu.Ptr
+	roots, lossOf, scratch gpu.Ptr
 
-	hostState, hostImages, hostLabels, hostResult []byte // pinned
-
-	first     int // image of the global batch that images begins with
+	slots     [StepsAhead]slot
+	first     int // image of the global batch that the device's part begins with
 	instances []*layers.Instance
 	micro     []microBatch
-	updating  *gpu.Graph
-	loss      float64 // sum over the batch, of the last update
-	norm      float64
 }
 
-// microBatch is one launch of forward, backward and tree, captured.
+// microBatch is one forward, backward and tree.
 type microBatch struct {
 	cut
 	instance *layers.Instance // nil when it has no images
-	graph    *gpu.Graph
 }
 
 func newReplica(d *gpu.Device, c *Config, graph *layers.Graph, noise *schedule.Schedule, devices int) (*replica, error) {
@@ -60,6 +56,9 @@ func (r *replica) build(noise *schedule.Schedule, devices int) (err error) {
 	if r.stream, err = d.NewStream(); err != nil {
 		return err
 	}
+	if r.copies, err = d.NewStream(); err != nil {
+		return err
+	}
 	r.queue = r.library.NewQueue(r.stream)
 
 	arena := r.graph.ArenaElements
@@ -67,7 +66,6 @@ func (r *replica) build(noise *schedule.Schedule, devices int) (err error) {
 	part := r.config.Train.cut(devices, d.Index, 0)
 	first, count := r.config.Train.local(devices, d.Index)
 	r.first = first
-	imageBytes := int64(r.config.imageShape().Bytes())
 	type reservation struct {
 		at    *gpu.Ptr
 		what  string
@@ -76,7 +74,7 @@ func (r *replica) build(noise *schedule.Schedule, devices int) (err error) {
 	reservations := []reservation{
 		{&r.weights, "the parameters", arena}, {&r.moment1, "Adam's first moment", arena}, {&r.moment2, "Adam's second moment", arena},
 		{&r.ema, "the averaged weights", arena}, {&r.partial, "the gradients of shards", arena * int64(part.Shards.Count)},
-		{&r.roots, "the noise schedule", int64(2 * noise.T())}, {&r.lossOf, "the losses", int64(max(part.Count, 1))}, {&r.normOf, "the gradient's norm", 1},
+		{&r.roots, "the noise schedule", int64(2 * noise.T())}, {&r.lossOf, "the losses", int64(max(part.Count, 1))},
 		{&r.scratch, "the gradient's norm", kernels.GradNormScratch(arena)},
 	}
 	for i := range r.nodes {
@@ -87,24 +85,10 @@ func (r *replica) build(noise *schedule.Schedule, devices int) (err error) {
 			return err
 		}
 	}
-	for _, v := range []struct {
-		at    *gpu.Ptr
-		host  *[]byte
-		what  string
-		bytes int64
-	}{
-		{&r.state, &r.hostState, "the step's state", kernels.StepStateSize}, {&r.images, &r.hostImages, "images", int64(count) * imageBytes},
-		{&r.labels, &r.hostLabels, "labels", int64(count) * 4},
-	} {
-		if *v.at, err = r.bytes(v.what, v.bytes); err != nil {
+	for i := range r.slots {
+		if err = r.slots[i].build(&r.pool, count, r.config.imageShape().Bytes()); err != nil {
 			return err
 		}
-		if *v.host, err = r.host(v.what, v.bytes); err != nil {
-			return err
-		}
-	}
-	if r.hostResult, err = r.host("the step's result", 2*r.real.Size()); err != nil {
-		return err
 	}
 	if err = r.exchange.build(&r.pool, arena, devices); err != nil {
 		return err
@@ -131,8 +115,8 @@ func (c *Config) imageShape() data.Shape {
 	return data.Shape{H: c.Model.SampleSize.H, W: c.Model.SampleSize.W, C: c.Model.InChannels}
 }
 
-// capture records the launches of each micro-batch, and of the update.
-func (r *replica) capture(devices int) (err error) {
+// capture lays out the micro-batches and records the launches of a step, once for each slot.
+func (r *replica) capture(devices int) error {
 	byCount := map[int]*layers.Instance{}
 	for m := range r.config.Train.MicroBatches {
 		b := microBatch{cut: r.config.Train.cut(devices, r.device.Index, m)}
@@ -149,29 +133,66 @@ func (r *replica) capture(devices int) (err error) {
 			r.instances = append(r.instances, instance)
 		}
 		b.instance = byCount[b.Count]
-		b.graph, err = r.stream.Capture(func() error {
-			if err := r.forwardBackward(b); err != nil {
-				return err
-			}
-			r.addToTree(m, b.Shards.Count)
-			return r.queue.Err()
-		})
-		if err != nil {
-			return err
-		}
 		r.micro = append(r.micro, b)
 	}
-	r.updating, err = r.stream.Capture(func() error {
-		o, n := r.config.Optimizer, r.lossAt()
-		g := r.gradientArena()
-		r.queue.GradNorm(n, r.normOf, r.scratch, g)
-		r.queue.Adam(kernels.Adam{
-			N: n, Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon, WeightDecay: o.WeightDecay, MaxNorm: o.MaxGradNorm, Decoupled: o.Name == "adamw",
-		}, r.weights, r.moment1, r.moment2, r.ema, g, r.normOf, r.state)
+	for i := range r.slots {
+		s := &r.slots[i]
+		parts := []func(*slot) error{r.gradient}
+		if devices == 1 {
+			parts = append(parts, r.update)
+		}
+		var err error
+		if s.gradient, err = r.record(s, parts...); err != nil {
+			return err
+		}
+		if devices > 1 {
+			if s.update, err = r.record(s, r.update); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// record captures parts of a step as one graph.
+func (r *replica) record(s *slot, parts ...func(*slot) error) (*gpu.Graph, error) {
+	return r.stream.Capture(func() error {
+		for _, part := range parts {
+			if err := part(s); err != nil {
+				return err
+			}
+		}
 		return r.queue.Err()
 	})
-	return err
 }
+
+// gradient queues the computation of the gradient of the device's part of a batch.
+func (r *replica) gradient(s *slot) error {
+	for m, b := range r.micro {
+		if err := r.forwardBackward(s, b); err != nil {
+			return err
+		}
+		r.addToTree(m, b.Shards.Count)
+	}
+	return r.queue.Err()
+}
+
+// update queues the update from the gradient of all devices, and the way of its result to the host.
+func (r *replica) update(s *slot) error {
+	o, n, g := r.config.Optimizer, r.lossAt(), r.gradientArena()
+	norm := r.at(g, n+1)
+	r.queue.GradNorm(n, norm, r.scratch, g)
+	r.queue.Adam(kernels.Adam{
+		N: n, Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon, WeightDecay: o.WeightDecay, MaxNorm: o.MaxGradNorm, Decoupled: o.Name == "adamw",
+	}, r.weights, r.moment1, r.moment2, r.ema, g, norm, s.state())
+	if err := r.queue.Err(); err != nil {
+		return err
+	}
+	return r.stream.Download(s.result, r.at(g, n))
+}
+
+// resultValues is how many numbers a step's result has: the sum of the losses and, after it in the gradient's arena, the gradient's norm.
+const resultValues = 2
 
 // lossAt is where an arena of gradients holds the loss, so that the tree adds it up along with them: in the spare elements at its end.
 func (r *replica) lossAt() int64 { return r.graph.ArenaElements - layers.SpareElements }
@@ -183,24 +204,24 @@ func (r *replica) at(p gpu.Ptr, i int64) gpu.Ptr { return p.Offset(i * r.real.Si
 
 // forwardBackward leaves each shard's gradient and sum of losses in r.partial:
 // n ~ U{0 … T−1}, ε ~ N(0, I), x_n = √ᾱ_n x_0 + √(1 − ᾱ_n) ε, L = mean (f(x_n, n) − target)² ([DDPM] algorithm 1).
-func (r *replica) forwardBackward(b microBatch) error {
+func (r *replica) forwardBackward(s *slot, b microBatch) error {
 	arena := r.graph.ArenaElements
 	if b.Count == 0 {
 		return r.stream.Zero(r.partial, arena*int64(b.Shards.Count)*r.real.Size())
 	}
-	q, x := r.queue, b.instance
+	q, x, state := r.queue, b.instance, s.state()
 	offset := int64(b.First)
-	images := r.images.Offset(int64(b.First-r.first) * int64(r.config.imageShape().Bytes()))
+	images := s.image((b.First - r.first) * r.config.imageShape().Bytes())
 	if r.graph.Classes > 0 {
-		if err := r.stream.Copy(x.Labels, r.labels.Offset(int64(b.First-r.first)*4), int64(b.Count)*4); err != nil {
+		if err := r.stream.Copy(x.Labels, s.labels(b.First-r.first), int64(b.Count)*4); err != nil {
 			return err
 		}
 	}
 	noise := r.config.noise(b.Count, offset, r.config.Data.Flip)
-	q.NoiseAdd(noise, x.X, x.Time, images, r.state, r.roots, r.config.timeScale())
-	x.Forward(q, r.weights, r.state, offset)
-	q.Loss(noise, r.config.objective(), x.DY, r.lossOf, x.Y, images, r.state, r.roots, 1/float64(r.config.Train.Batch))
-	x.Backward(q, r.weights, r.partial, r.state, offset)
+	q.NoiseAdd(noise, x.X, x.Time, images, state, r.roots, r.config.timeScale())
+	x.Forward(q, r.weights, state, offset)
+	q.Loss(noise, r.config.objective(), x.DY, r.lossOf, x.Y, images, state, r.roots, 1/float64(r.config.Train.Batch))
+	x.Backward(q, r.weights, r.partial, state, offset)
 	q.ShardSum(b.Shards, b.Count, 1, r.at(r.partial, r.lossAt()), arena, r.lossOf)
 	return q.Err()
 }
@@ -228,44 +249,48 @@ func (r *replica) addToTree(m, shards int) {
 	}
 }
 
-// gradient computes the gradient of the device's part of a batch.
-func (r *replica) gradient(batch data.Batch, state kernels.StepState) error {
-	size := r.config.imageShape().Bytes()
-	n := len(r.hostLabels) / 4
-	copy(r.hostImages, batch.Images[r.first*size:])
-	copy(gpu.Values[int32](r.hostLabels), batch.Labels[r.first:])
-	copy(r.hostState, gpu.Bytes([]kernels.StepState{state}))
-	err := errors.Join(
-		r.stream.Upload(r.state, r.hostState), r.stream.Upload(r.images, r.hostImages[:n*size]), r.stream.Upload(r.labels, r.hostLabels[:n*4]))
-	if err != nil {
+// start queues a step up to the device's gradient, which on a single device is all of it. The slot's input is copied beside what the device
+// computes for the step before.
+func (r *replica) start(s *slot, batch data.Batch, state kernels.StepState) error {
+	s.fill(batch, r.first, r.config.imageShape().Bytes(), state)
+	if err := r.copies.Upload(s.input, s.host); err != nil {
 		return err
 	}
-	for _, b := range r.micro {
-		if err := b.graph.Launch(r.stream); err != nil {
+	if err := r.copies.Record(s.copied); err != nil {
+		return err
+	}
+	if err := r.stream.Wait(s.copied); err != nil {
+		return err
+	}
+	return s.gradient.Launch(r.stream)
+}
+
+// finish queues what is left of a step once the gradients of all devices are added up.
+func (r *replica) finish(s *slot) error {
+	if s.update != nil {
+		if err := s.update.Launch(r.stream); err != nil {
 			return err
 		}
 	}
-	return nil
+	return r.stream.Record(s.done)
 }
 
-// update makes the update from the gradient of all devices, and waits for it.
-func (r *replica) update() error {
-	size := r.real.Size()
-	if err := r.updating.Launch(r.stream); err != nil {
+// result reads a slot's result, which must have come.
+func (r *replica) result(s *slot) (loss, norm float64) {
+	if r.real == kernels.F64 {
+		v := gpu.Values[float64](s.result)
+		return v[0], v[1]
+	}
+	v := gpu.Values[float32](s.result)
+	return float64(v[0]), float64(v[1])
+}
+
+// settle waits for all that was queued.
+func (r *replica) settle() error {
+	if err := r.copies.Sync(); err != nil {
 		return err
 	}
-	if err := r.stream.Download(r.hostResult[:size], r.at(r.gradientArena(), r.lossAt())); err != nil {
-		return err
-	}
-	if err := r.stream.Download(r.hostResult[size:], r.normOf); err != nil {
-		return err
-	}
-	if err := r.stream.Sync(); err != nil {
-		return err
-	}
-	v := r.real.Values(r.hostResult)
-	r.loss, r.norm = v[0], v[1]
-	return nil
+	return r.stream.Sync()
 }
 
 // setWeights starts the weights and their average from an arena.
@@ -276,21 +301,20 @@ func (r *replica) setWeights(arena []float64) error {
 
 func (r *replica) close() error {
 	var errs []error
-	if r.stream != nil {
-		errs = append(errs, r.stream.Sync())
+	if r.copies != nil {
+		errs = append(errs, r.settle())
 	}
-	for _, b := range r.micro {
-		errs = append(errs, b.graph.Close())
-	}
-	if r.updating != nil {
-		errs = append(errs, r.updating.Close())
+	for i := range r.slots {
+		errs = append(errs, r.slots[i].close())
 	}
 	for _, i := range r.instances {
 		errs = append(errs, i.Close())
 	}
 	errs = append(errs, r.exchange.close(), r.free())
-	if r.stream != nil {
-		errs = append(errs, r.stream.Close())
+	for _, s := range []*gpu.Stream{r.copies, r.stream} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
 	}
 	if r.library != nil {
 		errs = append(errs, r.library.Close())

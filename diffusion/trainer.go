@@ -27,30 +27,13 @@ type Trainer struct {
 	train    data.Dataset
 	heldOut  data.Dataset
 	loader   *data.Loader
-	step     int64 // updates made
+	step     int64 // updates queued
+	steps    stepping
+	rates    [StepsAhead]float64 // learning rates of the pending steps, by slot
 }
 
 // readAhead is how many batches are read in advance.
 const readAhead = 4
-
-// DivergedError is a loss or gradient that is not finite; the weights are spoilt, the last checkpoint is not.
-type DivergedError struct {
-	Step  int64
-	What  string
-	Value float64
-}
-
-func (e *DivergedError) Error() string {
-	return fmt.Sprintf("training diverged: the %s of step %d is %v; start over with a lower learning rate or more warm-up", e.What, e.Step, e.Value)
-}
-
-// StepResult is what one step reports.
-type StepResult struct {
-	Step         int64   // counted from 1
-	Loss         float64 // mean over the batch
-	GradNorm     float64 // of all parameters, before clipping
-	LearningRate float64
-}
 
 // NewTrainer puts a freshly initialised network on every device of m. heldOut may be nil.
 func NewTrainer(m *gpu.Machine, c Config, train, heldOut data.Dataset) (*Trainer, error) {
@@ -83,6 +66,7 @@ func NewTrainer(m *gpu.Machine, c Config, train, heldOut data.Dataset) (*Trainer
 	if err := t.build(noise); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
+	t.buildSteps()
 	t.startLoader()
 	return t, nil
 }
@@ -143,46 +127,8 @@ func (t *Trainer) startLoader() {
 	t.loader = data.NewLoader(t.train, order, t.config.Train.Batch, int(t.step), readAhead)
 }
 
-// Steps is how many updates the weights have had.
-func (t *Trainer) Steps() int64 { return t.step }
-
 // Graph is the network.
 func (t *Trainer) Graph() *layers.Graph { return t.graph }
-
-// Step makes one update. A cancelled context stops it before it begins, never half-way. The error is a *DivergedError when the loss or the
-// gradient is not finite.
-func (t *Trainer) Step(ctx context.Context) (StepResult, error) {
-	if err := ctx.Err(); err != nil {
-		return StepResult{}, err
-	}
-	batch, err := t.loader.Next(ctx)
-	if err != nil {
-		return StepResult{}, err
-	}
-	state := t.stepState(t.step + 1)
-	err = t.machine.Each(func(d *gpu.Device) error { return t.replicas[d.Index].gradient(batch, state) })
-	if err == nil {
-		err = t.exchange()
-	}
-	if err == nil {
-		err = t.machine.Each(func(d *gpu.Device) error { return t.replicas[d.Index].update() })
-	}
-	if err != nil {
-		return StepResult{}, fmt.Errorf("step %d: %w", t.step+1, err)
-	}
-	t.step++
-	r := t.replicas[0]
-	result := StepResult{Step: t.step, Loss: r.loss / float64(t.config.Train.Batch), GradNorm: r.norm, LearningRate: state.LearningRate}
-	for _, v := range []struct {
-		what  string
-		value float64
-	}{{"loss", result.Loss}, {"gradient norm", result.GradNorm}} {
-		if math.IsNaN(v.value) || math.IsInf(v.value, 0) {
-			return result, &DivergedError{Step: t.step, What: v.what, Value: v.value}
-		}
-	}
-	return result, nil
-}
 
 // stepState is what the kernels of update k = 1, 2, … read.
 func (t *Trainer) stepState(k int64) kernels.StepState {
@@ -196,6 +142,9 @@ func (t *Trainer) stepState(k int64) kernels.StepState {
 
 // Sample draws images with the averaged weights and the configuration's sampler, [N][H][W][C] in [−1, 1].
 func (t *Trainer) Sample(ctx context.Context, r SampleRequest) ([]float32, error) {
+	if err := t.settle(); err != nil {
+		return nil, err
+	}
 	return draw(ctx, t.machine, t.drawers, r)
 }
 
@@ -206,8 +155,8 @@ func (t *Trainer) Close() error {
 	}
 	// The copies of one device read the memory of others: all have ended before any is freed. What fails here fails again below.
 	_ = t.machine.Each(func(d *gpu.Device) error {
-		if r := t.replicas[d.Index]; r != nil && r.stream != nil {
-			return r.stream.Sync()
+		if r := t.replicas[d.Index]; r != nil && r.copies != nil {
+			return r.settle()
 		}
 		return nil
 	})

@@ -21,6 +21,9 @@ func (t *Trainer) Evaluate(ctx context.Context) (float64, error) {
 	if t.heldOut == nil || t.heldOut.Len() == 0 {
 		return 0, ErrNoHeldOut
 	}
+	if err := t.settle(); err != nil {
+		return 0, err
+	}
 	n := t.heldOut.Len()
 	if most := t.config.Train.EvalImages; most > 0 {
 		n = min(n, most)
