@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -19,6 +21,7 @@ import (
 type deviceRow struct {
 	Index             int        `json:"index"`
 	Name              string     `json:"name"`
+	UUID              string     `json:"uuid"`
 	MemoryBytes       int64      `json:"memory_bytes"`
 	FreeBytes         int64      `json:"free_bytes"`
 	ComputeCapability string     `json:"compute_capability"`
@@ -34,14 +37,17 @@ type deviceReport struct {
 	Version string      `json:"driver_version"` // of the kernel driver; empty where NVML is absent
 	Notices []string    `json:"notices"`
 	Devices []deviceRow `json:"devices"`
+	// Hidden are the machine's devices that CUDA does not see in this process, and Visible the value of CUDA_VISIBLE_DEVICES.
+	Hidden  []gpu.Listed `json:"hidden,omitempty"`
+	Visible *string      `json:"cuda_visible_devices,omitempty"`
 }
 
 func devicesCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "devices",
 		Usage: "list the devices that kernels can run on",
-		Description: `Prints each device's number, name, memory, compute capability and driver, and what NVIDIA's management library adds where it is
-installed. Where NVIDIA's driver cannot be used it says why and lists the host device, which runs the same kernels on the CPU.
+		Description: `Prints each device's number, name, UUID, memory, compute capability and driver, and what NVIDIA's management library adds where it is
+installed, with the GPUs that CUDA_VISIBLE_DEVICES hides. Where NVIDIA's driver cannot be used it says why and lists the host device, which runs the same kernels on the CPU.
 
 Examples:
    ddgpu devices
@@ -83,31 +89,50 @@ func listDevices(c *cli.Context) (*deviceReport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening devices: %w", err)
 	}
-	return report, join(report.fill(m), m.Close())
+	nvml, err := report.openNVML(m)
+	if err == nil {
+		err = report.fill(m, nvml)
+	}
+	if nvml != nil {
+		err = join(err, nvml.Close())
+	}
+	return report, join(err, m.Close())
 }
 
-func (r *deviceReport) fill(m *gpu.Machine) error {
+// openNVML opens NVIDIA's management library where the devices are NVIDIA's. Without it there is a notice.
+func (r *deviceReport) openNVML(m *gpu.Machine) (*gpu.NVML, error) {
+	if m.Host {
+		return nil, nil
+	}
+	nvml, err := gpu.OpenNVML()
+	if err != nil {
+		r.Notices = append(r.Notices, err.Error())
+		return nil, nil
+	}
+	return nvml, nil
+}
+
+// fill asks the devices, and NVML about them where it is not nil.
+func (r *deviceReport) fill(m *gpu.Machine, nvml *gpu.NVML) error {
 	if m.Notice != "" {
 		r.Notices = append(r.Notices, m.Notice)
 	}
 	version := driver.LinkedVersion()
-	r.Driver, r.CUDA = "cuda", fmt.Sprintf("%d.%d", version/1000, version%1000/10)
-	var nvml *gpu.NVML
+	r.Driver, r.CUDA, r.Version = "cuda", fmt.Sprintf("%d.%d", version/1000, version%1000/10), driver.KernelModule()
 	if m.Host {
-		r.Driver = "host"
-	} else {
-		var err error
-		if nvml, err = gpu.OpenNVML(); err == nil {
-			defer nvml.Close()
-			r.Version, err = nvml.DriverVersion()
-		}
-		if err != nil {
+		r.Driver, r.Version = "host", ""
+	}
+	if value, set := os.LookupEnv("CUDA_VISIBLE_DEVICES"); set && !m.Host {
+		r.Visible = &value
+	}
+	if nvml != nil {
+		if err := r.machine(m, nvml); err != nil {
 			r.Notices = append(r.Notices, err.Error())
 		}
 	}
 	for _, d := range m.Devices {
-		row := deviceRow{Index: d.Index, Name: d.Name, MemoryBytes: d.Total, ComputeCapability: fmt.Sprintf("%d.%d", d.Major, d.Minor),
-			Multiprocessors: d.Multiprocessors}
+		row := deviceRow{Index: d.Index, Name: d.Name, UUID: d.UUID, MemoryBytes: d.Total, Multiprocessors: d.Multiprocessors,
+			ComputeCapability: fmt.Sprintf("%d.%d", d.Major, d.Minor)}
 		err := d.Do(func() (err error) {
 			row.FreeBytes, _, err = d.MemInfo()
 			return err
@@ -121,7 +146,7 @@ func (r *deviceReport) fill(m *gpu.Machine) error {
 			}
 		}
 		if nvml != nil {
-			if facts, err := nvml.Facts(row.PCI); err == nil {
+			if facts, err := nvml.Facts(d.UUID, row.PCI); err == nil {
 				row.NVML = &facts
 			} else {
 				r.Notices = append(r.Notices, err.Error())
@@ -130,6 +155,19 @@ func (r *deviceReport) fill(m *gpu.Machine) error {
 		r.Devices = append(r.Devices, row)
 	}
 	return nil
+}
+
+// machine asks NVML what is not of one device.
+func (r *deviceReport) machine(m *gpu.Machine, nvml *gpu.NVML) (err error) {
+	if r.Version, err = nvml.DriverVersion(); err != nil {
+		return err
+	}
+	visible, err := m.UUIDs()
+	if err != nil {
+		return err
+	}
+	r.Hidden, err = nvml.Hidden(visible)
+	return err
 }
 
 func (r *deviceReport) table(w io.Writer) error {
@@ -142,33 +180,47 @@ func (r *deviceReport) table(w io.Writer) error {
 	}
 	fmt.Fprintln(w, text)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "device\tname\tmemory\tfree\tcompute capability\tmultiprocessors\t"+r.factHeads())
+	heads := r.factHeads()
+	fmt.Fprintln(t, "device\tname\tmemory\tfree\tcompute capability\tmultiprocessors\t"+heads+"UUID")
 	for _, d := range r.Devices {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%d\t%s\n", d.Index, d.Name, humanize.IBytes(uint64(d.MemoryBytes)),
-			humanize.IBytes(uint64(d.FreeBytes)), d.ComputeCapability, d.Multiprocessors, d.facts())
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%d\t%s%s\n", d.Index, d.Name, humanize.IBytes(uint64(d.MemoryBytes)),
+			humanize.IBytes(uint64(d.FreeBytes)), d.ComputeCapability, d.Multiprocessors, d.facts(heads), d.UUID)
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	why := "CUDA does not see"
+	if r.Visible != nil {
+		why = "CUDA_VISIBLE_DEVICES=" + *r.Visible + " hides"
+	}
+	for _, h := range r.Hidden {
+		fmt.Fprintf(w, "%s GPU %d of nvidia-smi: %s, %s\n", why, h.GPU, h.Name, h.UUID)
+	}
+	return nil
 }
 
 // factHeads are the heads of NVML's columns, where any device has them.
 func (r *deviceReport) factHeads() string {
-	for _, d := range r.Devices {
-		if d.NVML != nil {
-			return "PCI\ttemperature\tpower\tbusy\t"
-		}
+	if slices.ContainsFunc(r.Devices, func(d deviceRow) bool { return d.NVML != nil }) {
+		return "PCI\ttemperature\tpower\tbusy\t"
 	}
 	return ""
 }
 
-func (d deviceRow) facts() string {
-	if d.NVML == nil {
+// facts fills NVML's columns, of which there are none where heads is empty.
+func (d deviceRow) facts(heads string) string {
+	if heads == "" {
 		return ""
+	}
+	f := gpu.Facts{}
+	if d.NVML != nil {
+		f = *d.NVML
 	}
 	return strings.Join([]string{
 		d.PCI,
-		fact("%d °C", d.NVML.Celsius),
-		fact("%.0f", d.NVML.Watts) + fact(" of %.0f W", d.NVML.WattLimit),
-		fact("%d%%", d.NVML.Utilization),
+		fact("%d °C", f.Celsius),
+		fact("%.0f", f.Watts) + fact(" of %.0f W", f.WattLimit),
+		fact("%d%%", f.Utilization),
 		"",
 	}, "\t")
 }

@@ -51,6 +51,25 @@ func Open(spec string) (*Machine, error) {
 	return m, nil
 }
 
+// UUIDs names all devices that the driver shows to this process, those included that the machine was not opened with.
+func (m *Machine) UUIDs() ([]string, error) {
+	n, err := cu.NumDevices()
+	if err != nil {
+		return nil, failed("counting devices", 0, err)
+	}
+	names := make([]string, n)
+	for i := range names {
+		d, err := cu.GetDevice(i)
+		if err == nil {
+			names[i], err = driver.UUID(d)
+		}
+		if err != nil {
+			return nil, failed("asking for a UUID", i, err)
+		}
+	}
+	return names, nil
+}
+
 // enablePeers lets every device reach every other one's memory where the hardware can; copies between the rest are staged by the driver.
 func (m *Machine) enablePeers() error {
 	for _, d := range m.Devices {
@@ -94,7 +113,8 @@ type Device struct {
 	Index           int // position in Machine.Devices
 	Ordinal         int // the driver's number
 	Name            string
-	Major, Minor    int // compute capability
+	UUID            string // GPU-… or, for a part of a GPU, MIG-…, whatever number the device has in this process
+	Major, Minor    int    // compute capability
 	Multiprocessors int
 	Total           int64 // bytes of memory
 
@@ -163,6 +183,9 @@ func (d *Device) open() (err error) {
 		return err
 	}
 	if d.Name, err = d.cu.Name(); err != nil {
+		return err
+	}
+	if d.UUID, err = driver.UUID(d.cu); err != nil {
 		return err
 	}
 	if d.Total, err = d.cu.TotalMem(); err != nil {

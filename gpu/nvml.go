@@ -3,6 +3,8 @@ package gpu
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 	"gorgonia.org/cu"
@@ -25,9 +27,10 @@ func (e *NVMLError) Error() string {
 }
 
 // OpenNVML loads the library. Without it the error is [ErrNoNVML].
-func OpenNVML() (*NVML, error) { return openNVML(nvml.New()) }
+func OpenNVML() (*NVML, error) { return OpenNVMLWith(nvml.New()) }
 
-func openNVML(library nvml.Interface) (*NVML, error) {
+// OpenNVMLWith is OpenNVML for another implementation of it: a mock in tests.
+func OpenNVMLWith(library nvml.Interface) (*NVML, error) {
 	switch code := library.Init(); code {
 	case nvml.SUCCESS:
 		return &NVML{library}, nil
@@ -50,6 +53,7 @@ func (n *NVML) DriverVersion() (string, error) {
 // Facts is what NVML knows about one GPU at a moment. A nil pointer is a fact that this GPU does not tell.
 type Facts struct {
 	UUID        string   `json:"uuid,omitempty"`
+	GPU         string   `json:"gpu_uuid,omitempty"`   // of the GPU that the device is a part of
 	UsedBytes   *uint64  `json:"used_bytes,omitempty"` // by all processes
 	Celsius     *uint32  `json:"celsius,omitempty"`
 	Watts       *float64 `json:"watts,omitempty"`
@@ -57,18 +61,24 @@ type Facts struct {
 	Utilization *uint32  `json:"utilization_percent,omitempty"` // share of the last moments in which a kernel ran
 }
 
-// Facts asks about the GPU at a PCI address, as [Device.PCI] gives it.
-func (n *NVML) Facts(pci string) (Facts, error) {
-	var f Facts
-	d, code := n.library.DeviceGetHandleByPciBusId(pci)
-	if err := asked("GPU at "+pci, code); err != nil {
-		return f, err
-	}
-	if f.UUID, code = d.GetUUID(); code != nvml.SUCCESS {
-		f.UUID = ""
+// Facts asks about a device by its UUID, since NVML counts GPUs in another order than CUDA does and does not know CUDA_VISIBLE_DEVICES; or by
+// its PCI address, as [Device.PCI] gives it, where the UUID is not known. Sensors of a part of a GPU are those of the whole.
+func (n *NVML) Facts(uuid, pci string) (Facts, error) {
+	f := Facts{UUID: uuid}
+	d, code := n.library.DeviceGetHandleByUUID(uuid)
+	if code != nvml.SUCCESS {
+		if d, code = n.library.DeviceGetHandleByPciBusId(pci); code != nvml.SUCCESS {
+			return f, asked("GPU "+uuid+" at "+pci, code)
+		}
 	}
 	if memory, code := d.GetMemoryInfo(); code == nvml.SUCCESS {
 		f.UsedBytes = &memory.Used
+	}
+	if strings.HasPrefix(uuid, "MIG-") {
+		if whole, code := d.GetDeviceHandleFromMigDeviceHandle(); code == nvml.SUCCESS {
+			d = whole
+			f.GPU, _ = d.GetUUID()
+		}
 	}
 	if celsius, code := d.GetTemperature(nvml.TEMPERATURE_GPU); code == nvml.SUCCESS {
 		f.Celsius = &celsius
@@ -79,6 +89,69 @@ func (n *NVML) Facts(pci string) (Facts, error) {
 		f.Utilization = &rates.Gpu
 	}
 	return f, nil
+}
+
+// Listed is a device that NVML lists: a GPU, or a part of one that is divided.
+type Listed struct {
+	GPU  int    `json:"gpu"` // NVML's number, which nvidia-smi shows
+	Name string `json:"name"`
+	UUID string `json:"uuid"`
+}
+
+// Hidden lists the machine's devices that are not among the visible UUIDs of [Machine.UUIDs], so not seen by CUDA in this process.
+func (n *NVML) Hidden(visible []string) ([]Listed, error) {
+	count, code := n.library.DeviceGetCount()
+	if err := asked("number of GPUs", code); err != nil {
+		return nil, err
+	}
+	var hidden []Listed
+	add := func(gpu int, d nvml.Device) error {
+		l := Listed{GPU: gpu}
+		if l.Name, code = d.GetName(); code != nvml.SUCCESS {
+			l.Name = "GPU" // of a kind that does not tell
+		}
+		if l.UUID, code = d.GetUUID(); code != nvml.SUCCESS {
+			return asked(fmt.Sprintf("UUID of GPU %d", gpu), code)
+		}
+		if !slices.Contains(visible, l.UUID) {
+			hidden = append(hidden, l)
+		}
+		return nil
+	}
+	for i := range count {
+		d, code := n.library.DeviceGetHandleByIndex(i)
+		if code == nvml.ERROR_NO_PERMISSION { // a container or cgroup keeps it from this process
+			continue
+		}
+		if err := asked(fmt.Sprintf("GPU %d", i), code); err != nil {
+			return nil, err
+		}
+		devices := []nvml.Device{d}
+		if mode, _, code := d.GetMigMode(); code == nvml.SUCCESS && mode == nvml.DEVICE_MIG_ENABLE {
+			devices = parts(d)
+		}
+		for _, d := range devices {
+			if err := add(i, d); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return hidden, nil
+}
+
+// parts are the devices that a GPU is divided into.
+func parts(d nvml.Device) []nvml.Device {
+	most, code := d.GetMaxMigDeviceCount()
+	if code != nvml.SUCCESS {
+		return nil
+	}
+	var found []nvml.Device
+	for i := range most {
+		if part, code := d.GetMigDeviceHandleByIndex(i); code == nvml.SUCCESS {
+			found = append(found, part)
+		}
+	}
+	return found
 }
 
 func watts(milliwatts uint32, code nvml.Return) *float64 {

@@ -115,3 +115,13 @@ func TestAdd(t *testing.T) {
 		})
 	}
 }
+
+func TestUUIDName(t *testing.T) {
+	gpu, part := [16]byte{0x0a, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, [16]byte{0xff}
+	if got := nameOf(gpu, gpu); got != "GPU-0a010203-0405-0607-0809-0a0b0c0d0e0f" {
+		t.Errorf("a GPU is %s", got)
+	}
+	if got := nameOf(gpu, part); got != "MIG-ff000000-0000-0000-0000-000000000000" {
+		t.Errorf("a part of it is %s", got)
+	}
+}

@@ -103,6 +103,27 @@ func MaxSharedPerBlockOptIn(d cu.Device) (int, error) {
 	return d.Attribute(C.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
 }
 
+// UUID names the device for good, as nvidia-smi -L and CUDA_VISIBLE_DEVICES do: GPU-… or, for a part of a GPU, MIG-….
+func UUID(d cu.Device) (string, error) {
+	var gpu, own C.CUuuid
+	if err := result(C.cuDeviceGetUuid(&gpu, C.CUdevice(d))); err != nil {
+		return "", err
+	}
+	if err := result(C.cuDeviceGetUuid_v2(&own, C.CUdevice(d))); err != nil {
+		own = gpu // a driver without the later version
+	}
+	return nameOf(*(*[16]byte)(unsafe.Pointer(&gpu)), *(*[16]byte)(unsafe.Pointer(&own))), nil
+}
+
+// nameOf writes a device's UUID, which differs from that of its GPU where the GPU is divided (CUDA driver API, cuDeviceGetUuid_v2).
+func nameOf(gpu, own [16]byte) string {
+	kind := "GPU"
+	if own != gpu {
+		kind = "MIG"
+	}
+	return fmt.Sprintf("%s-%x-%x-%x-%x-%x", kind, own[:4], own[4:6], own[6:8], own[8:10], own[10:])
+}
+
 // AllocHost allocates pinned host memory, which asynchronous copies need.
 func AllocHost(bytes int64) (unsafe.Pointer, error) {
 	var p unsafe.Pointer

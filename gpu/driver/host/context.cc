@@ -391,6 +391,7 @@ void fill_context(DriverTable* t) {
   t->cuDeviceGetCount = device_get_count;
   t->cuDeviceGetName = device_get_name;
   t->cuDeviceGetUuid = device_get_uuid;
+  t->cuDeviceGetUuid_v2 = device_get_uuid;
   t->cuDeviceTotalMem_v2 = device_total_mem;
   t->cuDeviceGetAttribute = device_get_attribute;
   t->cuDeviceCanAccessPeer = device_can_access_peer;
