@@ -77,31 +77,35 @@ golangci_lint() {
   echo "$folder/golangci-lint"
 }
 
-# Prints the path of ptxas: DDGPU_PTXAS, or one on PATH that still knows sm_70, or that of the wheel in kernels/ptxcheck.
-ptxas_path() {
-  local wheel=kernels/ptxcheck/requirements.txt folder
-  if [ -n "${DDGPU_PTXAS:-}" ]; then
-    command -v "$DDGPU_PTXAS" || fail "DDGPU_PTXAS=$DDGPU_PTXAS is not there"
-    return
-  fi
-  if command -v ptxas >/dev/null && ptxas --help | grep -q sm_70; then
-    command -v ptxas
-    return
-  fi
-  folder=$root/build/tools/ptxas-$(sed -n 's/^nvidia-cuda-nvcc-cu12==\([0-9.]*\).*/\1/p' $wheel)
-  if [ ! -x "$folder/ptxas" ]; then
+# wheel_tool REQUIREMENTS PACKAGE PATH-IN-WHEEL: prints the path of a program from the PyPI wheel that a requirements file pins by
+# version and hash, installed under build/tools.
+wheel_tool() {
+  local wheel=$1 package=$2 inside=$3 tool=${3##*/} folder
+  folder=$root/build/tools/$tool-$(sed -n "s/^$package==\([0-9.]*\).*/\1/p" "$wheel")
+  if [ ! -x "$folder/$tool" ]; then
     # shellcheck disable=SC2046
     install_packages $(needs pip3 python3-pip)
-    echo "installing ptxas ($wheel)" >&2
+    echo "installing $tool ($wheel)" >&2
     rm -rf "$folder.new"
-    pip3 --disable-pip-version-check download -q --no-deps --require-hashes -d "$folder.new" -r $wheel >&2 ||
-      fail "downloading ptxas failed; DDGPU_PTXAS can name another one of CUDA 12"
+    pip3 --disable-pip-version-check download -q --no-deps --require-hashes -d "$folder.new" -r "$wheel" >&2 ||
+      fail "downloading $tool failed; DDGPU_${tool^^} can name one of CUDA 12 or newer"
     python3 -m zipfile -e "$folder.new"/*.whl "$folder.new"
     mkdir -p "$folder"
-    install -m 755 "$folder.new/nvidia/cuda_nvcc/bin/ptxas" "$folder/ptxas"
+    install -m 755 "$folder.new/$inside" "$folder/$tool"
     rm -rf "$folder.new"
   fi
-  echo "$folder/ptxas"
+  echo "$folder/$tool"
+}
+
+# Prints the path of ptxas: DDGPU_PTXAS, or one on PATH that still knows sm_70, or that of the wheel in kernels/ptxas.
+ptxas_path() {
+  if [ -n "${DDGPU_PTXAS:-}" ]; then
+    command -v "$DDGPU_PTXAS" || fail "DDGPU_PTXAS=$DDGPU_PTXAS is not there"
+  elif command -v ptxas >/dev/null && ptxas --help | grep -q sm_70; then
+    command -v ptxas
+  else
+    wheel_tool kernels/ptxas/requirements.txt nvidia-cuda-nvcc-cu12 nvidia/cuda_nvcc/bin/ptxas
+  fi
 }
 
 # --- the build
@@ -321,7 +325,7 @@ ptx_check() {
   ptxas=$(ptxas_path)
   # The host device's table is the pinned ptxas's: others count differently.
   case $ptxas in "$root"/build/tools/*) table=gpu/driver/host/registers.inc ;; esac
-  go run ./kernels/ptxcheck -ptxas "$ptxas" -registers "$table" kernels/ptx/sm_70/*.ptx
+  go run ./kernels/ptxcheck -ptxas "$ptxas" -registers "$table" kernels/ptx/*/*.ptx
 }
 
 gpu_check() {

@@ -1,17 +1,19 @@
-package main
+// Package ptxas runs NVIDIA's assembler over the kernels' PTX and reads what it says: registers, shared memory, spills; and how many blocks
+// a multiprocessor holds of what takes so much.
+package ptxas
 
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
-// A usage is what ptxas reports of one kernel on one chip. Bytes, but for Registers.
-type usage struct {
+// A Usage is what ptxas reports of one kernel on one chip. Bytes, but for Registers.
+type Usage struct {
 	Registers, Shared, Spill, Stack int
 }
 
@@ -21,18 +23,19 @@ var (
 	usedLine     = regexp.MustCompile(`^ptxas info\s*: Used (\d+) registers`)
 	sharedPart   = regexp.MustCompile(`(\d+) bytes smem`)
 	entryStart   = regexp.MustCompile(`(?m)^\.visible \.entry ([A-Za-z_]\w*)\(`)
+	targetLine   = regexp.MustCompile(`(?m)^\.target sm_(\d+)`)
 	maxThreads   = regexp.MustCompile(`\.maxntid (\d+)(?:, (\d+), (\d+))?`)
 )
 
-// parseUsage reads what `ptxas -v` prints. The stack and the spills of a function that a kernel calls count for the kernel
+// ParseUsage reads what `ptxas -v` prints. The stack and the spills of a function that a kernel calls count for the kernel
 // that ptxas last announced.
-func parseUsage(output []byte) map[string]usage {
-	kernels := map[string]usage{}
+func ParseUsage(output []byte) map[string]Usage {
+	kernels := map[string]Usage{}
 	var name string
 	for line := range bytes.Lines(output) {
 		if m := functionLine.FindSubmatch(line); m != nil && len(m[1]) > 0 {
 			name = string(m[1])
-			kernels[name] = usage{}
+			kernels[name] = Usage{}
 		}
 		u := kernels[name]
 		if m := frameLine.FindSubmatch(line); m != nil {
@@ -52,8 +55,14 @@ func parseUsage(output []byte) map[string]usage {
 	return kernels
 }
 
-// parseThreads reads the launch bounds of the entries of a PTX text: the most threads of a block, 0 where none is declared.
-func parseThreads(ptx []byte) map[string]int {
+// Runs says whether PTX text runs on a chip: whether that is no older than the text's target.
+func Runs(ptx []byte, arch string) bool {
+	m := targetLine.FindSubmatch(ptx)
+	return m == nil || number(m[1]) <= number([]byte(strings.TrimPrefix(arch, "sm_")))
+}
+
+// ParseThreads reads the launch bounds of the entries of a PTX text: the most threads of a block, 0 where none is declared.
+func ParseThreads(ptx []byte) map[string]int {
 	threads := map[string]int{}
 	starts := entryStart.FindAllSubmatchIndex(ptx, -1)
 	for i, s := range starts {
@@ -84,11 +93,11 @@ func number(digits []byte) int {
 	return n
 }
 
-// assemble runs ptxas over one PTX file for one chip.
-func assemble(ptxas, path, arch string) (map[string]usage, error) {
-	output, err := exec.Command(ptxas, "-v", "-arch="+arch, "-o", os.DevNull, path).CombinedOutput()
+// Assemble runs ptxas over one PTX file for one architecture. The machine code goes to cubin; [os.DevNull] drops it.
+func Assemble(ptxas, path, arch, cubin string) (map[string]Usage, error) {
+	output, err := exec.Command(ptxas, "-v", "-arch="+arch, "-o", cubin, path).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("assembling %s for %s: %w\n%s", filepath.Base(path), arch, err, bytes.TrimSpace(output))
 	}
-	return parseUsage(output), nil
+	return ParseUsage(output), nil
 }
