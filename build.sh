@@ -14,6 +14,10 @@ usage: ./build.sh [WORD] [ARGUMENTS]
   lint       golangci-lint, clang-format and shellcheck over the tree
   bench      build, then time every operation: bin/ddgpu bench ARGUMENTS
   ptx-check  build, then assemble the kernels for sm_70 ... sm_90: registers, shared memory, spills, blocks; needs no GPU
+  sass-report
+             build, then disassemble the kernels for sm_80 ... sm_90 and print their main loops and what bounds them; needs no GPU
+  sass-check fail where a kernel spills or its main loop has fewer matrix instructions than kernels/sassreport/shares.txt says
+             (--update writes that file)
   gpu-check  build, then check and time the kernels on the GPU, on the host device where there is none
   env        print what plain go build, go test and editors need: eval "$(./build.sh env)"
   help       this text
@@ -105,6 +109,15 @@ ptxas_path() {
     command -v ptxas
   else
     wheel_tool kernels/ptxas/requirements.txt nvidia-cuda-nvcc-cu12 nvidia/cuda_nvcc/bin/ptxas
+  fi
+}
+
+# Prints the path of nvdisasm: DDGPU_NVDISASM, or that of the wheel in kernels/sassreport.
+nvdisasm_path() {
+  if [ -n "${DDGPU_NVDISASM:-}" ]; then
+    command -v "$DDGPU_NVDISASM" || fail "DDGPU_NVDISASM=$DDGPU_NVDISASM is not there"
+  else
+    wheel_tool kernels/sassreport/requirements.txt nvidia-cuda-nvdisasm nvidia/cu13/bin/nvdisasm
   fi
 }
 
@@ -328,6 +341,22 @@ ptx_check() {
   go run ./kernels/ptxcheck -ptxas "$ptxas" -registers "$table" kernels/ptx/*/*.ptx
 }
 
+sass_report() {
+  build
+  local ptxas nvdisasm
+  ptxas=$(ptxas_path)
+  nvdisasm=$(nvdisasm_path)
+  go run ./kernels/sassreport -ptxas "$ptxas" -nvdisasm "$nvdisasm" "$@" kernels/ptx/*/*.ptx
+}
+
+# The chips that have bf16 and are the furthest apart.
+sass_check() {
+  local update=""
+  [ "${1:-}" != --update ] || update=-update
+  # shellcheck disable=SC2086 # nothing, or one word
+  sass_report -archs sm_80,sm_90 -check kernels/sassreport/shares.txt $update
+}
+
 gpu_check() {
   build
   bin/ddgpu devices
@@ -346,6 +375,8 @@ case $word in
   lint) lint ;;
   bench) bench "$@" ;;
   ptx-check) ptx_check ;;
+  sass-report) sass_report "$@" ;;
+  sass-check) sass_check "$@" ;;
   gpu-check) gpu_check ;;
   help | -h | --help) usage ;;
   *)
