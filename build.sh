@@ -129,10 +129,10 @@ ninja_rules() {
   if [ -n "${DDGPU_NVCC:-}" ]; then
     command -v "$DDGPU_NVCC" >/dev/null || fail "DDGPU_NVCC=$DDGPU_NVCC is not there"
     # -rdc: otherwise nvcc hides the GEOMETRY tables. 128: "loop is not reachable" in template instances.
-    ptx="$DDGPU_NVCC -ptx -rdc=true -arch=compute_70 -std=c++17 -O3 -fmad=false --expt-relaxed-constexpr -diag-suppress 128"
+    ptx="$DDGPU_NVCC -ptx -rdc=true -arch=compute_\$chip -std=c++17 -O3 -fmad=false --expt-relaxed-constexpr -diag-suppress 128"
   else
     # -disable-vector-combine: that pass takes 128-bit loads apart where it finds each value used once.
-    ptx="$cache$clang -x cuda --cuda-device-only --cuda-gpu-arch=sm_70 -nocudainc -nocudalib --cuda-feature=+ptx63 -std=c++17 -O3 -ffp-contract=off -mllvm -disable-vector-combine -Wall -Wno-unused-function -S"
+    ptx="$cache$clang -x cuda --cuda-device-only --cuda-gpu-arch=sm_\$chip -nocudainc -nocudalib --cuda-feature=+ptx\$version -std=c++17 -O3 -ffp-contract=off -mllvm -disable-vector-combine -Wall -Wno-unused-function -S"
   fi
   # hidden: go-nvml's link flags export what is visible, and NVIDIA's library would call our cuInit … instead of its own.
   cat <<NINJA
@@ -150,7 +150,7 @@ rule kernel
   deps = gcc
   description = kernel \$variant \$in
 rule ptx
-  command = $ptx -MD -MF \$out.d -o \$out \$in
+  command = $ptx \$flags -MD -MF \$out.d -o \$out \$in
   depfile = \$out.d
   deps = gcc
   description = ptx \$in
@@ -164,23 +164,43 @@ rule archive
 NINJA
 }
 
+# What a precision's kernels are compiled with, by the first part of the variant's name.
+precision_flags() {
+  case $1 in
+    f64_*) echo "-DSIMT_REAL_F64" ;;
+    tf32*) echo "-DSIMT_TF32" ;;
+    bf16*) echo "-DSIMT_BF16" ;;
+  esac
+}
+
+# kernel_sources VARIANT: the sources that a variant or a PTX build is made of. TF32 is fp32 but for the matrix products.
+kernel_sources() {
+  case $1 in
+    tf32*) echo kernels/conv.cu kernels/attention.cu ;;
+    bf16*) ls kernels/*.cu | grep -v -e conv.cu -e attention.cu ;;
+    *) echo kernels/*.cu ;;
+  esac
+}
+
 # The kernels' variants on this machine, one a line: name and flags.
 variants() {
-  local base
-  case $(uname -m) in
-    x86_64)
-      base=-march=x86-64-v3
-      echo "f32_v3 $base"
-      echo "f32_v4 -march=x86-64-v4 -mprefer-vector-width=512"
-      ;;
-    aarch64)
-      base=-march=armv8-a
-      echo "f32_neon $base"
-      ;;
-    *) fail "no kernel variants for $(uname -m)" ;;
-  esac
-  echo "f32_gpu $base -DSIMT_TILES_GPU"
-  echo "f64_gpu $base -DSIMT_TILES_GPU -DSIMT_REAL_F64"
+  local base precision
+  for precision in f32 tf32 bf16; do
+    case $(uname -m) in
+      x86_64)
+        base=-march=x86-64-v3
+        echo "${precision}_v3 $base"
+        echo "${precision}_v4 -march=x86-64-v4 -mprefer-vector-width=512"
+        ;;
+      aarch64)
+        base=-march=armv8-a
+        echo "${precision}_neon $base"
+        ;;
+      *) fail "no kernel variants for $(uname -m)" ;;
+    esac
+    echo "${precision}_gpu $base -DSIMT_TILES_GPU"
+  done
+  echo "f64_gpu $base -DSIMT_TILES_GPU"
 }
 
 # driver_builds FOLDER FLAGS: the driver library under build/FOLDER, with its C++ and its kernels compiled with FLAGS, and beside
@@ -199,7 +219,7 @@ driver_builds() {
     objects+=" $object"
   done
   while read -r variant of; do
-    for source in kernels/*.cu gpu/driver/testkernels/*.cu; do
+    for source in $(kernel_sources "$variant") gpu/driver/testkernels/*.cu; do
       name=$(basename "$source" .cu)
       case $variant:$source in
         f32_gpu:*/testkernels/*) tests+=" $folder/$variant/$name.o" ;;
@@ -208,7 +228,7 @@ driver_builds() {
       esac
       echo "build $folder/$variant/$name.o: kernel $source"
       echo "  variant = $variant"
-      echo "  flags = $of $flags"
+      echo "  flags = $of $(precision_flags "$variant") $flags"
     done
   done
   echo "build $folder/current: archive$objects |$tests gpu/driver/archive.sh"
@@ -218,17 +238,28 @@ driver_builds() {
 asan_flags="-fsanitize=address,undefined -fno-sanitize-recover=all -fsanitize-address-use-after-return=never -fno-omit-frame-pointer -O1"
 tsan_flags="-fsanitize=thread -O1"
 
+# What PTX the program carries: one folder for each chip and precision.
+ptx_builds="sm_70 sm_80_tf32 sm_80_bf16"
+
 ninja_builds() {
-  local source name all=""
-  for source in kernels/*.cu; do
-    name=$(basename "$source" .cu)
-    echo "build build/ptx/sm_70/$name.ptx: ptx $source"
-    echo "build kernels/ptx/sm_70/$name.ptx: copy build/ptx/sm_70/$name.ptx"
-    all+=" kernels/ptx/sm_70/$name.ptx"
+  local source name folder of all=""
+  for folder in $ptx_builds; do
+    case $folder in
+      sm_70) of="chip = 70;version = 63" ;;
+      sm_80_*) of="chip = 80;version = 75" ;;
+    esac
+    for source in $(kernel_sources "${folder#sm_??_}"); do
+      name=$folder/$(basename "$source" .cu).ptx
+      echo "build build/ptx/$name: ptx $source"
+      echo "  ${of/;/$'\n'  }"
+      echo "  flags = $(precision_flags "${folder#sm_??_}")"
+      echo "build kernels/ptx/$name: copy build/ptx/$name"
+      all+=" kernels/ptx/$name"
+    done
   done
   driver_builds host "" < <(variants)
-  driver_builds asan "$asan_flags" < <(variants | grep -v f32_v4)
-  driver_builds tsan "$tsan_flags" < <(variants | grep -v f32_v4)
+  driver_builds asan "$asan_flags" < <(variants | grep -v _v4)
+  driver_builds tsan "$tsan_flags" < <(variants | grep -v _v4)
   echo "build all: phony build/host/current$all"
   echo "build asan: phony build/asan/current"
   echo "build tsan: phony build/tsan/current"
@@ -237,15 +268,18 @@ ninja_builds() {
 
 # Writes build/build.ninja; ninja then rebuilds what changed, the commands included. Drops the PTX of deleted kernels.
 write_ninja() {
-  local out=build/build.ninja ptx
-  mkdir -p build kernels/ptx/sm_70
+  local out=build/build.ninja folder ptx
+  mkdir -p build
   {
     ninja_rules
     ninja_builds
   } >$out.new
   if cmp -s $out.new $out; then rm $out.new; else mv $out.new $out; fi
-  for ptx in kernels/ptx/sm_70/*.ptx; do
-    [ -e "kernels/$(basename "$ptx" .ptx).cu" ] || rm -f "$ptx"
+  for folder in $ptx_builds; do
+    mkdir -p "kernels/ptx/$folder"
+    for ptx in "kernels/ptx/$folder"/*.ptx; do
+      [ -e "kernels/$(basename "$ptx" .ptx).cu" ] || rm -f "$ptx"
+    done
   done
 }
 

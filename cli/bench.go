@@ -71,22 +71,22 @@ type benchRow struct {
 
 // benching is the work of "ddgpu bench".
 type benching struct {
-	machine *gpu.Machine
-	real    kernels.Real
-	config  diffusion.Config
-	repeats int
-	match   func(string) bool
-	alive   func(string)
-	rows    []benchRow
-	emit    func(benchRow)
+	machine   *gpu.Machine
+	precision kernels.Precision
+	config    diffusion.Config
+	repeats   int
+	match     func(string) bool
+	alive     func(string)
+	rows      []benchRow
+	emit      func(benchRow)
 }
 
 func bench(c *cli.Context) error {
-	r, err := realOf(c)
+	p, err := precisionOf(c)
 	if err != nil {
 		return err
 	}
-	b := &benching{real: r, repeats: c.Int("repeats")}
+	b := &benching{precision: p, repeats: c.Int("repeats")}
 	if b.repeats < 1 {
 		return usagef("--repeats %d: want at least 1", b.repeats)
 	}
@@ -127,7 +127,7 @@ func benchConfig(c *cli.Context) (diffusion.Config, error) {
 }
 
 func (b *benching) run() error {
-	if err := checkReal(b.real, b.machine); err != nil {
+	if err := checkPrecision(b.precision, b.machine); err != nil {
 		return err
 	}
 	if err := b.operations(); err != nil {
@@ -161,7 +161,7 @@ func (b *benching) operations() error {
 		return nil
 	}
 	d := b.machine.Devices[0]
-	_, err := selftest.Bench(d, b.real, selftest.Options{Repeats: b.repeats, Match: b.match, Timed: func(t selftest.Timing) {
+	_, err := selftest.Bench(d, b.precision, selftest.Options{Repeats: b.repeats, Match: b.match, Timed: func(t selftest.Timing) {
 		b.alive("the operation after " + t.Op + " " + t.Shape + " runs")
 		if len(b.rows) == 0 {
 			b.add(benchRow{Name: "ceiling_bytes", Shape: "copies beyond any cache", Unit: "GB/s", Value: t.Ceilings.BytesPerSecond / 1e9})

@@ -64,7 +64,7 @@ var overrides = []override{
 		func(c *cli.Context, to *diffusion.Config) { to.Train.Batch = c.Int("batch") }},
 	{&cli.IntFlag{Name: "micro-batches", Usage: "accumulate each step over `N` parts, to save memory; same result to the bit"},
 		func(c *cli.Context, to *diffusion.Config) { to.Train.MicroBatches = c.Int("micro-batches") }},
-	{&cli.StringFlag{Name: "precision", Usage: "f32, or f64 on the host device"},
+	{&cli.StringFlag{Name: "precision", Usage: "auto, fp32, tf32, bf16, or fp64 on the host device; auto is bf16 on GPUs that have it, else fp32"},
 		func(c *cli.Context, to *diffusion.Config) { to.Precision = c.String("precision") }},
 	{&cli.Uint64Flag{Name: "seed", Usage: "`SEED` of weights, image order and all noise"},
 		func(c *cli.Context, to *diffusion.Config) { to.Seed = c.Uint64("seed") }},

@@ -73,7 +73,7 @@ func TestOverridesReachTheirKey(t *testing.T) {
 		{"--steps", "17", "  steps: 17\n"},
 		{"--batch", "24", "  batch: 24\n"},
 		{"--micro-batches", "4", "  micro_batches: 4\n"},
-		{"--precision", "f64", "precision: f64\n"},
+		{"--precision", "fp64", "precision: fp64\n"},
 		{"--seed", "18446744073709551615", "seed: 18446744073709551615\n"},
 		{"--save-every", "31", "  save_every: 31\n"},
 		{"--sample-every", "32", "  sample_every: 32\n"},

@@ -13,6 +13,7 @@ import (
 
 	"ddgpu/diffusion"
 	"ddgpu/diffusion/safetensors"
+	"ddgpu/kernels"
 	"ddgpu/layers"
 )
 
@@ -28,7 +29,7 @@ config.json of diffusers' UNet2DModel (default: config.json beside it).
 Examples:
    ddgpu forward --model net.safetensors --config net/config.json --x x.npy --n n.npy --out y.npy
    ddgpu forward --model runs/quickstart --x x.npy --n n.npy --out y.npy --grad-out g.npy --grads grads.safetensors
-   ddgpu forward --model net.safetensors --x x.npy --n n.npy --out y.npy --precision f64`,
+   ddgpu forward --model net.safetensors --x x.npy --n n.npy --out y.npy --precision fp64`,
 		Flags: []cli.Flag{
 			modelFlag("run folder, a checkpoint folder or a safetensors file"),
 			&cli.StringFlag{Name: "config", Usage: "config.json `FILE` for a safetensors file"},
@@ -38,7 +39,7 @@ Examples:
 			&cli.StringFlag{Name: "out", Usage: "output `FILE`.npy, [N, C, H, W]"},
 			&cli.StringFlag{Name: "grad-out", Usage: "gradient of the output, `FILE`.npy, [N, C, H, W]"},
 			&cli.StringFlag{Name: "grads", Usage: "`FILE`.safetensors for the gradients"},
-			&cli.StringFlag{Name: "precision", Usage: "f32, or f64 on the host device (default: the run's, f32 for a file)"},
+			&cli.StringFlag{Name: "precision", Usage: "fp32, tf32, bf16, or fp64 on the host device", DefaultText: "the run's, fp32 for a file"},
 			devicesFlag(),
 			hangFlag(),
 		},
@@ -88,8 +89,12 @@ func forward(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if model.Config.Precision == "f64" && !m.Host {
-		return join(usagef("--precision f64 is for the host device: add --devices host"), m.Close())
+	types, err := kernels.ParsePrecision(model.Config.Precision)
+	if err == nil {
+		err = checkPrecision(types, m)
+	}
+	if err != nil {
+		return join(err, m.Close())
 	}
 	return guard(c.Duration("hang-timeout"), func(alive func(string)) error {
 		alive("the network runs")
@@ -104,8 +109,10 @@ func forward(c *cli.Context) error {
 // openForward opens --model, for images of the size that x has.
 func openForward(c *cli.Context, x *array) (*diffusion.Model, error) {
 	path, precision := c.String("model"), c.String("precision")
-	if precision != "" && precision != "f32" && precision != "f64" {
-		return nil, usagef("--precision %s: want f32 or f64", precision)
+	if precision != "" {
+		if _, err := precisionOf(c); err != nil {
+			return nil, err
+		}
 	}
 	var model *diffusion.Model
 	var err error
@@ -122,6 +129,7 @@ func openForward(c *cli.Context, x *array) (*diffusion.Model, error) {
 		if err != nil {
 			return nil, err
 		}
+		model.Config.Precision = kernels.FP32.String()
 	} else {
 		if c.IsSet("config") {
 			return nil, usagef("--config is for a safetensors file: %s has its own configuration", path)
@@ -205,7 +213,7 @@ func writeForward(c *cli.Context, model *diffusion.Model, n int, r diffusion.Pas
 	out := model.Graph.Out
 	shape := []int{n, out.C, out.H, out.W}
 	y := float64Array(shape, r.Y)
-	if model.Config.Precision != "f64" {
+	if model.Config.Precision != kernels.FP64.String() {
 		y = y.float32s()
 	}
 	if err := writeNPY(c.String("out"), y); err != nil {

@@ -132,7 +132,7 @@ func TestForwardIsPyTorchs(t *testing.T) {
 		for _, test := range []struct {
 			precision, dtype string
 			bound            float64
-		}{{"f32", "<f4", 1e-4}, {"f64", "<f8", 1e-10}} {
+		}{{"fp32", "<f4", 1e-4}, {"fp64", "<f8", 1e-10}} {
 			t.Run(filepath.Base(path)+" "+test.precision, func(t *testing.T) {
 				g := newGoldenNetwork(t, path)
 				if code, _, stderr := ddgpu(append(g.args, "--precision", test.precision)...); code != 0 {

@@ -14,6 +14,9 @@ func writePlan(w io.Writer, config diffusion.Config, devices int, m diffusion.Me
 	fmt.Fprintf(w, "#\n# %s parameters in %d tensors\n", humanize.Comma(m.Parameters), m.Tensors)
 	fmt.Fprintf(w, "# memory of each of %d device(s) at batch %d, %d micro-batch(es), %s:\n#\n", devices, config.Train.Batch,
 		config.Train.MicroBatches, config.Precision)
+	if config.Precision == "auto" {
+		fmt.Fprintln(w, "# auto: bf16 on GPUs of compute capability 8.0 and newer, fp32 elsewhere; these are fp32's numbers\n#")
+	}
 	row := func(name string, bytes int64) {
 		fmt.Fprintf(w, "#   %-38s %10s %18s bytes\n", name, humanize.IBytes(uint64(bytes)), humanize.Comma(bytes))
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"ddgpu/diffusion"
 	"ddgpu/gpu"
 	"ddgpu/kernels"
 	"ddgpu/kernels/selftest"
@@ -25,7 +26,7 @@ allowed. Exit code 1 if any case fails; --seed repeats a run to the bit.
 Examples:
    ddgpu selftest
    ddgpu selftest --devices cuda:1 --op conv_forward --op conv_backward_data
-   ddgpu selftest --precision f64 --devices host,tiles=gpu,order=reverse --seed 7`,
+   ddgpu selftest --precision fp64 --devices host,tiles=gpu,order=reverse --seed 7`,
 		Flags: []cli.Flag{
 			devicesFlag(),
 			&cli.StringSliceFlag{Name: "op", Usage: "only the operation `NAME` (repeatable)"},
@@ -41,25 +42,22 @@ Examples:
 }
 
 func precisionFlag() cli.Flag {
-	return &cli.StringFlag{Name: "precision", Value: "f32", Usage: "f32, or f64 on the host device"}
+	return &cli.StringFlag{Name: "precision", Value: "fp32", Usage: "fp32, tf32, bf16, or fp64 on the host device"}
 }
 
-// realOf is the number type of --precision.
-func realOf(c *cli.Context) (kernels.Real, error) {
-	switch p := c.String("precision"); p {
-	case "f32":
-		return kernels.F32, nil
-	case "f64":
-		return kernels.F64, nil
-	default:
-		return 0, usagef("--precision %s: want f32 or f64", p)
+// precisionOf is --precision.
+func precisionOf(c *cli.Context) (kernels.Precision, error) {
+	p, err := kernels.ParsePrecision(c.String("precision"))
+	if err != nil {
+		return p, usagef("--%v", err)
 	}
+	return p, nil
 }
 
-// checkReal refuses float64 on a GPU.
-func checkReal(r kernels.Real, m *gpu.Machine) error {
-	if r == kernels.F64 && !m.Host {
-		return usagef("--precision f64 is for the host device: add --devices host")
+// checkPrecision refuses float64 on a GPU, and tensor cores where there are none.
+func checkPrecision(p kernels.Precision, m *gpu.Machine) error {
+	if err := diffusion.CheckPrecision(p, m); err != nil {
+		return usagef("--precision %v", err)
 	}
 	return nil
 }
@@ -103,7 +101,7 @@ type selftestReport struct {
 }
 
 func runSelftest(c *cli.Context) error {
-	r, err := realOf(c)
+	r, err := precisionOf(c)
 	if err != nil {
 		return err
 	}
@@ -126,8 +124,8 @@ func runSelftest(c *cli.Context) error {
 	})
 }
 
-func selftestDevices(c *cli.Context, m *gpu.Machine, r kernels.Real, o selftest.Options, alive func(string)) error {
-	if err := checkReal(r, m); err != nil {
+func selftestDevices(c *cli.Context, m *gpu.Machine, r kernels.Precision, o selftest.Options, alive func(string)) error {
+	if err := checkPrecision(r, m); err != nil {
 		return err
 	}
 	w := c.App.Writer

@@ -73,17 +73,18 @@ func train(c *cli.Context) error {
 	if _, _, err := plan(c, config); err != nil { // what cannot be trained at all is found before anything is written
 		return err
 	}
-	folder, from, notice, err := openRunFor(out, c.String("resume"), config)
+	m, err := openMachine(c)
 	if err != nil {
 		return err
+	}
+	config.ResolvePrecision(m)
+	folder, from, notice, err := openRunFor(out, c.String("resume"), config)
+	if err != nil {
+		return join(err, m.Close())
 	}
 	defer folder.Close()
 	if notice != "" {
 		fmt.Fprintln(c.App.ErrWriter, "ddgpu: "+notice)
-	}
-	m, err := openMachine(c)
-	if err != nil {
-		return err
 	}
 	show := newProgress(c.App.Writer, c.Bool("json"), int64(config.Train.Steps), int64(config.Train.LogEvery))
 	ctx, release := interruptible(func() {

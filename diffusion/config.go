@@ -20,7 +20,7 @@ type Config struct {
 	Name string `yaml:"name" json:"name"`
 	// Seed of the initial weights, the order of the images, and all noise.
 	Seed uint64 `yaml:"seed" json:"seed"`
-	// Precision of the kernels: f32, or f64 on the host device.
+	// Precision of the kernels: fp32, tf32, bf16, fp64 on the host device, or auto, which ResolvePrecision decides.
 	Precision string `yaml:"precision" json:"precision"`
 
 	Model    layers.UNet2DConfig `yaml:"model" json:"model"`
@@ -87,7 +87,7 @@ type TrainConfig struct {
 // DefaultConfig is what a key has that neither preset, file nor flag sets. It has no model.
 func DefaultConfig() Config {
 	return Config{
-		Precision:    "f32",
+		Precision:    "auto",
 		Schedule:     schedule.Config{Name: "linear", Steps: 1000},
 		Objective:    sampler.Eps,
 		Conditioning: "index",
@@ -133,7 +133,7 @@ func (c *Config) Validate() error {
 	}
 	powerOfTwo := func(n int) bool { return n > 0 && n&(n-1) == 0 }
 
-	oneOf("precision", c.Precision, "f32", "f64")
+	oneOf("precision", c.Precision, "auto", "fp32", "tf32", "bf16", "fp64")
 	oneOf("objective", string(c.Objective), "eps", "x0", "v")
 	oneOf("conditioning", c.Conditioning, "index", "rescaled")
 

@@ -38,13 +38,13 @@ type loaded struct {
 }
 
 func (l *loaded) load(arena []float64) (err error) {
-	if l.library, err = kernels.Load(l.device, l.real); err != nil {
+	if l.library, err = kernels.Load(l.device, l.precision); err != nil {
 		return err
 	}
-	if l.weights, err = l.reals("the parameters", int64(len(arena))); err != nil {
+	if l.weights, err = l.sums("the parameters", int64(len(arena))); err != nil {
 		return err
 	}
-	return l.device.Write(l.weights, l.real.Bytes(arena))
+	return l.device.Write(l.weights, l.precision.AccBytes(arena))
 }
 
 // NewGenerator puts a model on every device; each draws up to batch images at once.
@@ -58,7 +58,7 @@ func NewGenerator(m *gpu.Machine, model *Model, batch int) (*Generator, error) {
 	}
 	g := &Generator{machine: m, drawers: make([]*drawer, len(m.Devices)), loaded: make([]*loaded, len(m.Devices))}
 	err = m.Each(func(d *gpu.Device) (err error) {
-		l := &loaded{pool: pool{device: d, real: model.Config.real()}}
+		l := &loaded{pool: pool{device: d, precision: model.Config.precision()}}
 		g.loaded[d.Index] = l
 		if err := l.load(model.Weights); err != nil {
 			return err
@@ -102,7 +102,7 @@ type drawer struct {
 	stream   *gpu.Stream
 	queue    *kernels.Queue
 	instance *layers.Instance
-	weights  gpu.Ptr
+	weights  layers.Weights
 	batch    int
 	rows     []sampler.Row
 
@@ -119,7 +119,7 @@ type drawer struct {
 const drawAhead = 4
 
 func newDrawer(l *kernels.Library, graph *layers.Graph, noise *schedule.Schedule, c *Config, weights gpu.Ptr, batch int) (*drawer, error) {
-	w := &drawer{pool: pool{device: l.Device(), real: l.Real()}, config: c, graph: graph, weights: weights, batch: batch}
+	w := &drawer{pool: pool{device: l.Device(), precision: l.Precision()}, config: c, graph: graph, weights: layers.Weights{Arena: weights}, batch: batch}
 	if err := w.build(l, noise); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
@@ -140,14 +140,17 @@ func (w *drawer) build(l *kernels.Library, noise *schedule.Schedule) (err error)
 			return err
 		}
 	}
-	plan, err := w.graph.Plan(layers.PlanOptions{Batch: w.batch, Real: w.real})
+	if w.weights.Matrices, err = w.matrices(w.graph.ArenaElements); err != nil {
+		return err
+	}
+	plan, err := w.graph.Plan(layers.PlanOptions{Batch: w.batch, Precision: w.precision})
 	if err != nil {
 		return err
 	}
 	if w.instance, err = plan.Instantiate(d, l); err != nil {
 		return err
 	}
-	batch, size := int64(w.batch), w.real.Size()
+	batch, size := int64(w.batch), w.precision.AccSize()
 	pixels := int64(w.config.imageShape().Bytes())
 	for _, v := range []struct {
 		at    *gpu.Ptr
@@ -176,7 +179,7 @@ func (w *drawer) build(l *kernels.Library, noise *schedule.Schedule) (err error)
 	if w.hostStates, err = w.host("the steps' states", int64(len(w.rows))*kernels.StepStateSize); err != nil {
 		return err
 	}
-	if err := errors.Join(d.Write(w.table, w.real.Bytes(w.sampleTable())), d.Write(w.roots, w.real.Bytes(noise.Roots()))); err != nil {
+	if err := errors.Join(d.Write(w.table, w.precision.AccBytes(w.sampleTable())), d.Write(w.roots, w.precision.AccBytes(noise.Roots()))); err != nil {
 		return err
 	}
 	return w.capture(pixels)
@@ -204,21 +207,18 @@ func (w *drawer) capture(pixels int64) (err error) {
 	}
 	// x_T ~ N(0, I)
 	if w.starting, err = w.stream.Capture(func() error {
-		q.SampleStart(w.batch, pixels, w.x, w.state)
+		q.SampleStart(w.batch, pixels, w.x, x.X, w.state)
 		return q.Err()
 	}); err != nil {
 		return err
 	}
 	// One step of any first-order sampler: x ← C·x̂_0 + D·x + E·f(x, n) + Σ·z.
 	if w.stepping, err = w.stream.Capture(func() error {
-		if err := w.stream.Copy(x.X, w.x, int64(w.batch)*pixels*w.real.Size()); err != nil {
-			return err
-		}
 		q.SampleTime(w.batch, x.Time, w.table, w.state)
 		if err := forward(); err != nil {
 			return err
 		}
-		q.SampleUpdate(w.batch, pixels, w.x, x.Y, w.table, w.state)
+		q.SampleUpdate(w.batch, pixels, w.x, x.X, x.Y, w.table, w.state)
 		return q.Err()
 	}); err != nil {
 		return err
@@ -260,6 +260,14 @@ func (w *drawer) close() error {
 	return errors.Join(errs...)
 }
 
+// roundWeights makes the copy of the weights that matrix products take, from the weights as they are now.
+func (w *drawer) roundWeights() error {
+	if w.weights.Matrices != 0 {
+		w.queue.Round(w.graph.ArenaElements, w.weights.Matrices, w.weights.Arena)
+	}
+	return w.queue.Err()
+}
+
 // putLabels uploads the labels of images first … of the request; those beyond its end are drawn and dropped.
 func (w *drawer) putLabels(labels []int32, first int) error {
 	host := gpu.Values[int32](w.hostLabels)
@@ -274,7 +282,7 @@ func (w *drawer) putLabels(labels []int32, first int) error {
 
 // sample draws the images first … first+batch of a request into out.
 func (w *drawer) sample(ctx context.Context, r SampleRequest, first int, out []float32, progress func()) error {
-	if err := w.putLabels(r.Labels, first); err != nil {
+	if err := errors.Join(w.roundWeights(), w.putLabels(r.Labels, first)); err != nil {
 		return err
 	}
 	for i, states := 0, gpu.Values[kernels.StepState](w.hostStates); i < len(w.rows); i++ {
@@ -324,7 +332,7 @@ func (w *drawer) sample(ctx context.Context, r SampleRequest, first int, out []f
 	if err := w.stream.Sync(); err != nil {
 		return err
 	}
-	for i, v := range w.real.Values(w.hostX[:int64(len(out))*w.real.Size()]) {
+	for i, v := range w.precision.AccValues(w.hostX[:int64(len(out))*w.precision.AccSize()]) {
 		out[i] = float32(v)
 	}
 	return nil

@@ -24,7 +24,7 @@ func (e *exchange) build(p *pool, arena int64, devices int) (err error) {
 	}
 	perDevice := (arena + int64(devices) - 1) / int64(devices)
 	e.slice = (perDevice + sliceMultiple - 1) / sliceMultiple * sliceMultiple
-	if e.parts, err = p.reals("the exchange of gradients", e.slice*int64(devices)); err != nil {
+	if e.parts, err = p.sums("the exchange of gradients", e.slice*int64(devices)); err != nil {
 		return err
 	}
 	if e.ready, err = p.device.NewEvent(); err != nil {
@@ -67,7 +67,7 @@ func (t *Trainer) sumSlice(r *replica) error {
 		if n == 0 {
 			break
 		}
-		err := r.stream.CopyPeer(r.at(e.parts, int64(i)*e.slice), r.device, r.at(peer.gradientArena(), first), peer.device, n*r.real.Size())
+		err := r.stream.CopyPeer(r.at(e.parts, int64(i)*e.slice), r.device, r.at(peer.gradientArena(), first), peer.device, n*r.precision.AccSize())
 		if err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (t *Trainer) collectSlices(r *replica) error {
 		if n == 0 {
 			continue
 		}
-		if err := r.stream.CopyPeer(r.at(r.gradientArena(), first), r.device, peer.exchange.parts, peer.device, n*r.real.Size()); err != nil {
+		if err := r.stream.CopyPeer(r.at(r.gradientArena(), first), r.device, peer.exchange.parts, peer.device, n*r.precision.AccSize()); err != nil {
 			return err
 		}
 	}

@@ -78,7 +78,7 @@ func (p *Pass) Run(d *gpu.Device, model *Model) (result PassResult, err error) {
 		return result, err
 	}
 	err = d.Do(func() (err error) {
-		library, err := kernels.Load(d, model.Config.real())
+		library, err := kernels.Load(d, model.Config.precision())
 		if err != nil {
 			return err
 		}
@@ -91,13 +91,13 @@ func (p *Pass) Run(d *gpu.Device, model *Model) (result PassResult, err error) {
 
 // run has the network in memory of its own; it is called inside Do.
 func (p *Pass) run(d *gpu.Device, library *kernels.Library, model *Model) (result PassResult, err error) {
-	graph, r := model.Graph, library.Real()
+	graph, types := model.Graph, library.Precision()
 	stream, err := d.NewStream()
 	if err != nil {
 		return result, err
 	}
 	defer func() { err = errors.Join(err, stream.Close()) }()
-	plan, err := graph.Plan(layers.PlanOptions{Batch: p.N, Train: p.DY != nil, InputGradient: p.DY != nil, Real: r})
+	plan, err := graph.Plan(layers.PlanOptions{Batch: p.N, Train: p.DY != nil, InputGradient: p.DY != nil, Precision: types})
 	if err != nil {
 		return result, err
 	}
@@ -106,19 +106,22 @@ func (p *Pass) run(d *gpu.Device, library *kernels.Library, model *Model) (resul
 		return result, err
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
-	memory := pool{device: d, real: r}
+	memory := pool{device: d, precision: types}
 	defer func() { err = errors.Join(err, memory.free()) }()
-	weights, err := memory.reals("the parameters", graph.ArenaElements)
-	if err != nil {
+	var weights layers.Weights
+	if weights.Arena, err = memory.sums("the parameters", graph.ArenaElements); err != nil {
+		return result, err
+	}
+	if weights.Matrices, err = memory.matrices(graph.ArenaElements); err != nil {
 		return result, err
 	}
 	upload := []struct {
 		to    gpu.Ptr
 		bytes []byte
 	}{
-		{weights, r.Bytes(model.Weights)},
-		{network.X, r.Bytes(toNHWC(p.X, p.N, graph.In))},
-		{network.Time, r.Bytes(p.Time)},
+		{weights.Arena, types.AccBytes(model.Weights)},
+		{network.X, types.Bytes(toNHWC(p.X, p.N, graph.In))},
+		{network.Time, types.AccBytes(p.Time)},
 	}
 	if p.Labels != nil {
 		upload = append(upload, struct {
@@ -132,39 +135,42 @@ func (p *Pass) run(d *gpu.Device, library *kernels.Library, model *Model) (resul
 		}
 	}
 	queue := library.NewQueue(stream)
+	if weights.Matrices != 0 {
+		queue.Round(graph.ArenaElements, weights.Matrices, weights.Arena)
+	}
 	network.Forward(queue, weights, 0, 0)
 	if err := errors.Join(queue.Err(), stream.Sync()); err != nil {
 		return result, err
 	}
-	y, err := readReals(d, network.Y, int64(p.N)*graph.Out.Elements(), r)
+	y, err := readActivations(d, network.Y, int64(p.N)*graph.Out.Elements(), types)
 	if err != nil || p.DY == nil {
 		return PassResult{Y: toNCHW(y, p.N, graph.Out)}, err
 	}
 	result.Y = toNCHW(y, p.N, graph.Out)
 
 	// One shard: its gradient is the batch's.
-	gradient, err := memory.reals("the gradients", graph.ArenaElements)
+	gradient, err := memory.sums("the gradients", graph.ArenaElements)
 	if err != nil {
 		return result, err
 	}
-	if err := d.Write(network.DY, r.Bytes(toNHWC(p.DY, p.N, graph.Out))); err != nil {
+	if err := d.Write(network.DY, types.Bytes(toNHWC(p.DY, p.N, graph.Out))); err != nil {
 		return result, err
 	}
 	network.Backward(queue, weights, gradient, 0, 0)
 	if err := errors.Join(queue.Err(), stream.Sync()); err != nil {
 		return result, err
 	}
-	arena, err := readReals(d, gradient, graph.ArenaElements, r)
+	arena, err := readSums(d, gradient, graph.ArenaElements, types)
 	if err != nil {
 		return result, err
 	}
-	result.Grads = publicTensors(arena, graph, r)
-	dx, err := readReals(d, network.DX, int64(len(p.X)), r)
+	result.Grads = publicTensors(arena, graph, types)
+	dx, err := readActivations(d, network.DX, int64(len(p.X)), types)
 	if err != nil {
 		return result, err
 	}
 	shape := []int{p.N, graph.In.C, graph.In.H, graph.In.W}
-	result.Grads = append(result.Grads, realTensor("x", shape, toNCHW(dx, p.N, graph.In), r))
+	result.Grads = append(result.Grads, realTensor("x", shape, toNCHW(dx, p.N, graph.In), types))
 	return result, nil
 }
 

@@ -2,6 +2,7 @@ package diffusion
 
 import (
 	"errors"
+	"fmt"
 
 	"ddgpu/gpu"
 	"ddgpu/kernels"
@@ -10,10 +11,10 @@ import (
 
 // pool is device memory that is freed together.
 type pool struct {
-	device *gpu.Device
-	real   kernels.Real
-	memory []gpu.Ptr
-	pinned [][]byte
+	device    *gpu.Device
+	precision kernels.Precision
+	memory    []gpu.Ptr
+	pinned    [][]byte
 }
 
 func (p *pool) bytes(what string, n int64) (gpu.Ptr, error) {
@@ -24,7 +25,18 @@ func (p *pool) bytes(what string, n int64) (gpu.Ptr, error) {
 	return ptr, err
 }
 
-func (p *pool) reals(what string, n int64) (gpu.Ptr, error) { return p.bytes(what, n*p.real.Size()) }
+// sums is memory for n numbers as parameters and sums are stored.
+func (p *pool) sums(what string, n int64) (gpu.Ptr, error) {
+	return p.bytes(what, n*p.precision.AccSize())
+}
+
+// matrices is memory for a rounded copy of an arena of parameters, or 0 where matrix products take the arena itself.
+func (p *pool) matrices(arena int64) (gpu.Ptr, error) {
+	if p.precision.Size() == p.precision.AccSize() {
+		return 0, nil
+	}
+	return p.bytes("the rounded weights", arena*p.precision.Size())
+}
 
 func (p *pool) host(what string, n int64) ([]byte, error) {
 	b, err := p.device.AllocPinned(what, max(n, 1))
@@ -46,11 +58,18 @@ func (p *pool) free() error {
 	return errors.Join(errs...)
 }
 
-// readReals reads n values from a device.
-func readReals(d *gpu.Device, p gpu.Ptr, n int64, r kernels.Real) ([]float64, error) {
-	b := make([]byte, n*r.Size())
-	err := d.Read(b, p)
-	return r.Values(b), err
+// readSums reads n numbers that are stored as parameters are.
+func readSums(d *gpu.Device, at gpu.Ptr, n int64, p kernels.Precision) ([]float64, error) {
+	b := make([]byte, n*p.AccSize())
+	err := d.Read(b, at)
+	return p.AccValues(b), err
+}
+
+// readActivations reads n activations.
+func readActivations(d *gpu.Device, at gpu.Ptr, n int64, p kernels.Precision) ([]float64, error) {
+	b := make([]byte, n*p.Size())
+	err := d.Read(b, at)
+	return p.Values(b), err
 }
 
 // Memory is what one device needs for a training run.
@@ -77,17 +96,17 @@ func PlanMemory(c Config, devices int) (Memory, error) {
 	if err != nil {
 		return Memory{}, &ConfigError{Key: "model", Reason: err.Error()}
 	}
-	r := c.real()
+	p := c.precision()
 	part := c.Train.cut(devices, 0, 0)
 	train, err := graph.Plan(c.trainPlan(part))
 	if err != nil {
 		return Memory{}, err
 	}
-	draw, err := graph.Plan(layers.PlanOptions{Batch: part.Count, Real: r})
+	draw, err := graph.Plan(layers.PlanOptions{Batch: part.Count, Precision: p})
 	if err != nil {
 		return Memory{}, err
 	}
-	arena := graph.ArenaElements * r.Size()
+	arena := graph.ArenaElements * p.AccSize()
 	m := Memory{Parameters: graph.Parameters, Tensors: len(graph.Params)}
 	add := func(name string, bytes int64) {
 		m.Rows = append(m.Rows, MemoryRow{name, bytes})
@@ -98,6 +117,9 @@ func PlanMemory(c Config, devices int) (Memory, error) {
 	add("gradients of shards", arena*int64(part.Shards.Count))
 	add("Adam's moments", 2*arena)
 	add("averaged weights", arena)
+	if p.Size() != p.AccSize() {
+		add("rounded weights", 2*graph.ArenaElements*p.Size())
+	}
 	add("activations, training", train.Activations)
 	add("workspace, training", train.Workspace)
 	add("activations, sampling and validation", draw.Activations+draw.Workspace)
@@ -110,13 +132,48 @@ func PlanMemory(c Config, devices int) (Memory, error) {
 	return m, nil
 }
 
-func (c *Config) real() kernels.Real {
-	if c.Precision == "f64" {
-		return kernels.F64
+// ResolvePrecision replaces auto by what the machine does best: bf16 where all its GPUs have compute capability 8.0 or newer, else fp32.
+func (c *Config) ResolvePrecision(m *gpu.Machine) {
+	if c.Precision != autoPrecision {
+		return
 	}
-	return kernels.F32
+	c.Precision = kernels.BF16.String()
+	if m.Host || CheckPrecision(kernels.BF16, m) != nil {
+		c.Precision = kernels.FP32.String()
+	}
+}
+
+const autoPrecision = "auto"
+
+// precision is that of the configuration, which is valid; fp32 for auto.
+func (c *Config) precision() kernels.Precision {
+	if c.Precision == autoPrecision {
+		return kernels.FP32
+	}
+	p, err := kernels.ParsePrecision(c.Precision)
+	if err != nil {
+		panic(err) // Validate has refused it
+	}
+	return p
 }
 
 func (c *Config) trainPlan(part cut) layers.PlanOptions {
-	return layers.PlanOptions{Batch: part.Count, Train: true, Shards: part.Shards, Real: c.real(), Dropout: c.Model.Dropout > 0}
+	return layers.PlanOptions{Batch: part.Count, Train: true, Shards: part.Shards, Precision: c.precision(), Dropout: c.Model.Dropout > 0}
+}
+
+// CheckPrecision says whether the devices of a machine have a precision.
+func CheckPrecision(p kernels.Precision, m *gpu.Machine) error {
+	if m.Host {
+		return nil
+	}
+	if p == kernels.FP64 {
+		return errors.New("fp64 is for the host device alone: use fp32, or --devices host")
+	}
+	for _, d := range m.Devices {
+		if has := d.Major*10 + d.Minor; has < p.Capability() {
+			return fmt.Errorf("%v needs a GPU of compute capability %d.%d or newer, device %d (%s) has %d.%d: use fp32", p,
+				p.Capability()/10, p.Capability()%10, d.Index, d.Name, d.Major, d.Minor)
+		}
+	}
+	return nil
 }

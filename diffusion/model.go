@@ -57,7 +57,7 @@ func OpenModel(path string) (*Model, error) {
 	if m.Graph, err = layers.NewUNet2D(m.Config.Model); err != nil {
 		return nil, &checkpoint.Error{Path: folder, Err: err}
 	}
-	m.Weights, err = readSet(c, emaSet, m.Graph, m.Config.real())
+	m.Weights, err = readSet(c, emaSet, m.Graph, m.Config.precision())
 	return m, err
 }
 
@@ -76,7 +76,7 @@ func configOf(c *checkpoint.Checkpoint) (Config, error) {
 }
 
 // readSet reads a set of tensors into an arena.
-func readSet(c *checkpoint.Checkpoint, set string, graph *layers.Graph, r kernels.Real) ([]float64, error) {
+func readSet(c *checkpoint.Checkpoint, set string, graph *layers.Graph, r kernels.Precision) ([]float64, error) {
 	file, err := c.Set(set)
 	if err != nil {
 		return nil, err
@@ -89,8 +89,8 @@ func readSet(c *checkpoint.Checkpoint, set string, graph *layers.Graph, r kernel
 	return arena, nil
 }
 
-func dtypeOf(r kernels.Real) safetensors.DType {
-	if r == kernels.F64 {
+func dtypeOf(r kernels.Precision) safetensors.DType {
+	if r == kernels.FP64 {
 		return safetensors.F64
 	}
 	return safetensors.F32
@@ -122,7 +122,7 @@ func ReadWeights(file *safetensors.File, graph *layers.Graph, dtype safetensors.
 }
 
 // publicTensors is an arena as tensors with public names and shapes.
-func publicTensors(arena []float64, graph *layers.Graph, r kernels.Real) []safetensors.Tensor {
+func publicTensors(arena []float64, graph *layers.Graph, r kernels.Precision) []safetensors.Tensor {
 	tensors := make([]safetensors.Tensor, len(graph.Params))
 	for i, p := range graph.Params {
 		tensors[i] = realTensor(p.Name, p.Shape, p.ToPublic(arena), r)
@@ -131,11 +131,11 @@ func publicTensors(arena []float64, graph *layers.Graph, r kernels.Real) []safet
 }
 
 // realTensor is a tensor in a number type.
-func realTensor(name string, shape []int, values []float64, r kernels.Real) safetensors.Tensor {
-	if r == kernels.F64 {
+func realTensor(name string, shape []int, values []float64, r kernels.Precision) safetensors.Tensor {
+	if r == kernels.FP64 {
 		return safetensors.FromFloat64s(name, shape, values)
 	}
-	return safetensors.FromFloat32s(name, shape, gpu.Values[float32](r.Bytes(values)))
+	return safetensors.FromFloat32s(name, shape, gpu.Values[float32](r.AccBytes(values)))
 }
 
 // sets names the arenas that a checkpoint holds.
@@ -159,13 +159,13 @@ func (t *Trainer) Save(dir string, keep int) (path, hash string, err error) {
 		state.Sets = append(state.Sets, checkpoint.Set{Name: name, Tensors: func() ([]safetensors.Tensor, error) {
 			var arena []float64
 			err := r.device.Do(func() (err error) {
-				arena, err = readReals(r.device, r.sets()[name], t.graph.ArenaElements, r.real)
+				arena, err = readSums(r.device, r.sets()[name], t.graph.ArenaElements, r.precision)
 				return err
 			})
 			if err != nil {
 				return nil, err
 			}
-			return publicTensors(arena, t.graph, r.real), nil
+			return publicTensors(arena, t.graph, r.precision), nil
 		}})
 	}
 	return checkpoint.Save(dir, state, keep)
@@ -201,15 +201,18 @@ func (t *Trainer) Restore(path string) error {
 	}
 	t.steps.pending = 0
 	for name := range t.replicas[0].sets() {
-		arena, err := readSet(c, name, t.graph, t.config.real())
+		arena, err := readSet(c, name, t.graph, t.config.precision())
 		if err != nil {
 			return err
 		}
-		b := t.replicas[0].real.Bytes(arena)
+		b := t.replicas[0].precision.AccBytes(arena)
 		err = t.machine.Each(func(d *gpu.Device) error { return d.Write(t.replicas[d.Index].sets()[name], b) })
 		if err != nil {
 			return fmt.Errorf("restoring %s from %s: %w", name, path, err)
 		}
+	}
+	if err := t.machine.Each(func(d *gpu.Device) error { return t.replicas[d.Index].roundWeights() }); err != nil {
+		return fmt.Errorf("restoring %s: %w", path, err)
 	}
 	t.step = c.Manifest.Step
 	t.startLoader()

@@ -22,6 +22,7 @@ type replica struct {
 
 	// Flat arenas of graph.ArenaElements values.
 	weights, moment1, moment2, ema gpu.Ptr
+	matrices                       gpu.Ptr   // the weights rounded, or 0
 	partial                        gpu.Ptr   // one arena for each shard of a launch
 	nodes                          []gpu.Ptr // pending nodes of the tree over micro-batches; the last becomes the gradient
 	exchange                       exchange
@@ -41,7 +42,7 @@ type microBatch struct {
 }
 
 func newReplica(d *gpu.Device, c *Config, graph *layers.Graph, noise *schedule.Schedule, devices int) (*replica, error) {
-	r := &replica{pool: pool{device: d, real: c.real()}, config: c, graph: graph}
+	r := &replica{pool: pool{device: d, precision: c.precision()}, config: c, graph: graph}
 	if err := r.build(noise, devices); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
@@ -50,7 +51,7 @@ func newReplica(d *gpu.Device, c *Config, graph *layers.Graph, noise *schedule.S
 
 func (r *replica) build(noise *schedule.Schedule, devices int) (err error) {
 	d := r.device
-	if r.library, err = kernels.Load(d, r.real); err != nil {
+	if r.library, err = kernels.Load(d, r.precision); err != nil {
 		return err
 	}
 	if r.stream, err = d.NewStream(); err != nil {
@@ -69,7 +70,7 @@ func (r *replica) build(noise *schedule.Schedule, devices int) (err error) {
 	type reservation struct {
 		at    *gpu.Ptr
 		what  string
-		reals int64
+		count int64
 	}
 	reservations := []reservation{
 		{&r.weights, "the parameters", arena}, {&r.moment1, "Adam's first moment", arena}, {&r.moment2, "Adam's second moment", arena},
@@ -77,11 +78,14 @@ func (r *replica) build(noise *schedule.Schedule, devices int) (err error) {
 		{&r.roots, "the noise schedule", int64(2 * noise.T())}, {&r.lossOf, "the losses", int64(max(part.Count, 1))},
 		{&r.scratch, "the gradient's norm", kernels.GradNormScratch(arena)},
 	}
+	if r.matrices, err = r.pool.matrices(arena); err != nil {
+		return err
+	}
 	for i := range r.nodes {
 		reservations = append(reservations, reservation{&r.nodes[i], "the gradients", arena})
 	}
 	for _, v := range reservations {
-		if *v.at, err = r.reals(v.what, v.reals); err != nil {
+		if *v.at, err = r.sums(v.what, v.count); err != nil {
 			return err
 		}
 	}
@@ -93,16 +97,16 @@ func (r *replica) build(noise *schedule.Schedule, devices int) (err error) {
 	if err = r.exchange.build(&r.pool, arena, devices); err != nil {
 		return err
 	}
-	if err = d.Write(r.roots, r.real.Bytes(noise.Roots())); err != nil {
+	if err = d.Write(r.roots, r.precision.AccBytes(noise.Roots())); err != nil {
 		return err
 	}
 	for _, zero := range []gpu.Ptr{r.moment1, r.moment2} {
-		if err = r.stream.Zero(zero, arena*r.real.Size()); err != nil {
+		if err = r.stream.Zero(zero, arena*r.precision.AccSize()); err != nil {
 			return err
 		}
 	}
 	// What lies between the tensors of a shard's gradient is read by the tree and must be a number.
-	if err = r.stream.Zero(r.partial, arena*int64(part.Shards.Count)*r.real.Size()); err != nil {
+	if err = r.stream.Zero(r.partial, arena*int64(part.Shards.Count)*r.precision.AccSize()); err != nil {
 		return err
 	}
 	if err = r.stream.Sync(); err != nil {
@@ -184,7 +188,7 @@ func (r *replica) update(s *slot) error {
 	r.queue.GradNorm(n, norm, r.scratch, g)
 	r.queue.Adam(kernels.Adam{
 		N: n, Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon, WeightDecay: o.WeightDecay, MaxNorm: o.MaxGradNorm, Decoupled: o.Name == "adamw",
-	}, r.weights, r.moment1, r.moment2, r.ema, g, norm, s.state())
+	}, r.weights, r.moment1, r.moment2, r.ema, r.matrices, g, norm, s.state())
 	if err := r.queue.Err(); err != nil {
 		return err
 	}
@@ -200,14 +204,14 @@ func (r *replica) lossAt() int64 { return r.graph.ArenaElements - layers.SpareEl
 func (r *replica) gradientArena() gpu.Ptr { return r.nodes[len(r.nodes)-1] }
 
 // at is the address of element i of reals.
-func (r *replica) at(p gpu.Ptr, i int64) gpu.Ptr { return p.Offset(i * r.real.Size()) }
+func (r *replica) at(p gpu.Ptr, i int64) gpu.Ptr { return p.Offset(i * r.precision.AccSize()) }
 
 // forwardBackward leaves each shard's gradient and sum of losses in r.partial:
 // n ~ U{0 … T−1}, ε ~ N(0, I), x_n = √ᾱ_n x_0 + √(1 − ᾱ_n) ε, L = mean (f(x_n, n) − target)² ([DDPM] algorithm 1).
 func (r *replica) forwardBackward(s *slot, b microBatch) error {
 	arena := r.graph.ArenaElements
 	if b.Count == 0 {
-		return r.stream.Zero(r.partial, arena*int64(b.Shards.Count)*r.real.Size())
+		return r.stream.Zero(r.partial, arena*int64(b.Shards.Count)*r.precision.AccSize())
 	}
 	q, x, state := r.queue, b.instance, s.state()
 	offset := int64(b.First)
@@ -219,9 +223,10 @@ func (r *replica) forwardBackward(s *slot, b microBatch) error {
 	}
 	noise := r.config.noise(b.Count, offset, r.config.Data.Flip)
 	q.NoiseAdd(noise, x.X, x.Time, images, state, r.roots, r.config.timeScale())
-	x.Forward(q, r.weights, state, offset)
+	w := layers.Weights{Arena: r.weights, Matrices: r.matrices}
+	x.Forward(q, w, state, offset)
 	q.Loss(noise, r.config.objective(), x.DY, r.lossOf, x.Y, images, state, r.roots, 1/float64(r.config.Train.Batch))
-	x.Backward(q, r.weights, r.partial, state, offset)
+	x.Backward(q, w, r.partial, state, offset)
 	q.ShardSum(b.Shards, b.Count, 1, r.at(r.partial, r.lossAt()), arena, r.lossOf)
 	return q.Err()
 }
@@ -277,7 +282,7 @@ func (r *replica) finish(s *slot) error {
 
 // result reads a slot's result, which must have come.
 func (r *replica) result(s *slot) (loss, norm float64) {
-	if r.real == kernels.F64 {
+	if r.precision == kernels.FP64 {
 		v := gpu.Values[float64](s.result)
 		return v[0], v[1]
 	}
@@ -295,8 +300,17 @@ func (r *replica) settle() error {
 
 // setWeights starts the weights and their average from an arena.
 func (r *replica) setWeights(arena []float64) error {
-	b := r.real.Bytes(arena)
-	return errors.Join(r.device.Write(r.weights, b), r.device.Write(r.ema, b))
+	b := r.precision.AccBytes(arena)
+	return errors.Join(r.device.Write(r.weights, b), r.device.Write(r.ema, b), r.roundWeights())
+}
+
+// roundWeights makes the copy of the weights that matrix products take; each update makes it again.
+func (r *replica) roundWeights() error {
+	if r.matrices == 0 {
+		return nil
+	}
+	r.queue.Round(r.graph.ArenaElements, r.matrices, r.weights)
+	return errors.Join(r.queue.Err(), r.stream.Sync())
 }
 
 func (r *replica) close() error {

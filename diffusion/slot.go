@@ -42,7 +42,7 @@ func (s *slot) build(p *pool, images, imageBytes int) (err error) {
 	if s.host, err = p.host("images", bytes); err != nil {
 		return err
 	}
-	if s.result, err = p.host("a step's result", resultValues*p.real.Size()); err != nil {
+	if s.result, err = p.host("a step's result", resultValues*p.precision.AccSize()); err != nil {
 		return err
 	}
 	if s.copied, err = p.device.NewMarker(); err != nil {

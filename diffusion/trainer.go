@@ -43,8 +43,8 @@ func NewTrainer(m *gpu.Machine, c Config, train, heldOut data.Dataset) (*Trainer
 	if err := c.Train.checkDevices(len(m.Devices)); err != nil {
 		return nil, err
 	}
-	if c.real() == kernels.F64 && !m.Host {
-		return nil, &ConfigError{Key: "precision", Reason: "is f64, which only the host device has: use f32, or --devices host"}
+	if err := CheckPrecision(c.precision(), m); err != nil {
+		return nil, &ConfigError{Key: "precision", Reason: err.Error()}
 	}
 	if err := c.checkData(train); err != nil {
 		return nil, err
@@ -62,6 +62,7 @@ func NewTrainer(m *gpu.Machine, c Config, train, heldOut data.Dataset) (*Trainer
 	if err != nil {
 		return nil, &ConfigError{Key: "schedule", Reason: err.Error()}
 	}
+	c.ResolvePrecision(m)
 	t := &Trainer{config: c, machine: m, graph: graph, train: train, heldOut: heldOut}
 	if err := t.build(noise); err != nil {
 		return nil, errors.Join(err, t.Close())

@@ -62,8 +62,8 @@ func (t *Trainer) validate(w *drawer, first int, losses []float64) error {
 		}
 	}
 	gpu.Values[kernels.StepState](w.hostStates)[0] = kernels.StepState{Seed: validationSeed, First: uint64(first)}
-	err := errors.Join(w.putLabels(labels, 0), w.stream.Upload(w.images, w.hostImages), w.stream.Upload(w.state, w.hostStates[:kernels.StepStateSize]),
+	err := errors.Join(w.roundWeights(), w.putLabels(labels, 0), w.stream.Upload(w.images, w.hostImages), w.stream.Upload(w.state, w.hostStates[:kernels.StepStateSize]),
 		w.validating.Launch(w.stream), w.stream.Download(w.hostLoss, w.lossOf), w.stream.Sync())
-	copy(losses, w.real.Values(w.hostLoss))
+	copy(losses, w.precision.AccValues(w.hostLoss))
 	return err
 }

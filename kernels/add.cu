@@ -6,7 +6,7 @@
 namespace SIMT_VARIANT {
 
 template <class T>
-DEVICE void add_body(T* y, const T* a, const T* b, long long n) {
+DEVICE void add_body(real* y, const real* a, const real* b, long long n) {
   elements(n, [&](long long i, auto w) {
     constexpr int N = decltype(w)::n;
     store(y + i, load<N>(a + i) + load<N>(b + i));

@@ -24,7 +24,7 @@ func attend(t *testing.T, spec string, g Attention, spoil func(q, k, v []float32
 	}
 	spoil(in[0], in[1], in[2])
 	y, lse = make([]float32, rows), make([]float32, g.N*g.Heads*g.L)
-	OnDevice(t, spec, F32, func(d *gpu.Device, q *Queue) error {
+	OnDevice(t, spec, FP32, func(d *gpu.Device, q *Queue) error {
 		var p [5]gpu.Ptr
 		for i, b := range [][]byte{gpu.Bytes(in[0]), gpu.Bytes(in[1]), gpu.Bytes(in[2]), gpu.Bytes(y), gpu.Bytes(lse)} {
 			var err error
@@ -121,7 +121,7 @@ func TestAttentionUnseenKeys(t *testing.T) {
 
 func TestAttentionHeadSize(t *testing.T) {
 	for _, dim := range []int{0, MaxHeadDim + 1} {
-		OnDevice(t, "host", F32, func(_ *gpu.Device, q *Queue) error {
+		OnDevice(t, "host", FP32, func(_ *gpu.Device, q *Queue) error {
 			q.AttentionForward(Attention{N: 1, L: 1, Heads: 1, Dim: dim}, 0, 0, 0, 0, 0)
 			if err := q.Err(); err == nil || !strings.Contains(err.Error(), "1 to 256") {
 				t.Errorf("dim %d: %v", dim, err)

@@ -26,7 +26,7 @@ DEVICE void concat_rows(long long rows, int ca, int cb, F f) {
 }
 
 template <class T>
-DEVICE void concat_forward_body(T* y, const T* a, const T* b, long long rows, int ca, int cb) {
+DEVICE void concat_forward_body(real* y, const real* a, const real* b, long long rows, int ca, int cb) {
   concat_rows(rows, ca, cb, [&](bool second, long long wide, long long narrow, auto w) {
     constexpr int N = decltype(w)::n;
     store(y + wide, load<N>((second ? b : a) + narrow));
@@ -34,7 +34,7 @@ DEVICE void concat_forward_body(T* y, const T* a, const T* b, long long rows, in
 }
 
 template <class T>
-DEVICE void concat_backward_body(T* da, T* db, const T* dy, long long rows, int ca, int cb) {
+DEVICE void concat_backward_body(real* da, real* db, const real* dy, long long rows, int ca, int cb) {
   concat_rows(rows, ca, cb, [&](bool second, long long wide, long long narrow, auto w) {
     constexpr int N = decltype(w)::n;
     store((second ? db : da) + narrow, load<N>(dy + wide));

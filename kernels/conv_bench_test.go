@@ -47,7 +47,7 @@ func BenchmarkConv(b *testing.B) {
 }
 
 func benchmarkConv(b *testing.B, spec string, g Conv, pass string) {
-	OnDevice(b, spec, F32, func(d *gpu.Device, q *Queue) error {
+	OnDevice(b, spec, FP32, func(d *gpu.Device, q *Queue) error {
 		shards := Shards{Count: 8, Size: (g.N + 7) / 8}
 		nx, ny, nw := g.N*g.H*g.W*g.Cin, g.N*g.OH*g.OW*g.Cout, g.KH*g.KW*g.Cin*g.Cout
 		var p [4]gpu.Ptr // x, y, w, partial

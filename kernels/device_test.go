@@ -8,7 +8,7 @@ import (
 
 // OnDevice runs f on the thread of the first device of a spec, with a queue of its kernels of a number type. It is also for the tests of package
 // kernels_test. That is another goroutine: f fails the test or returns an error, and does not end it.
-func OnDevice(t testing.TB, spec string, r Real, f func(d *gpu.Device, q *Queue) error) {
+func OnDevice(t testing.TB, spec string, r Precision, f func(d *gpu.Device, q *Queue) error) {
 	t.Helper()
 	m, err := gpu.Open(spec)
 	if err != nil {

@@ -24,12 +24,12 @@ DEVICE vec<T, kDrawBlocks> dropout_factor(draw_lanes a, uint32_t threshold, T ke
 
 // grid: N x chunks of kImageElements. keep = 1 / (1 - p).
 template <class T>
-DEVICE void dropout_body(T* y, const T* x, const StepState* state, uint64_t offset, int per_image, int site, unsigned threshold,
-                         T keep) {
+DEVICE void dropout_body(real* y, const real* x, const StepState* state, uint64_t offset, int per_image, int site,
+                         unsigned threshold, T keep) {
   image_part(per_image, [&](int n, int first, int end) {
     const RandomStream s = random_stream(state->seed, kDrawDropout + site, state->first + offset + n, state->step);
-    const T* from = x + static_cast<long long>(n) * per_image;
-    T* to = y + static_cast<long long>(n) * per_image;
+    const real* from = x + static_cast<long long>(n) * per_image;
+    real* to = y + static_cast<long long>(n) * per_image;
     image_pieces(per_image, first, end, [&](auto piece) {
       draw_lanes c[4];
       random_blocks(s, piece.e, c);
@@ -41,7 +41,7 @@ DEVICE void dropout_body(T* y, const T* x, const StepState* state, uint64_t offs
 }
 
 KERNEL(dropout, kImageThreads,
-       (real* y, const real* x, const StepState* state, uint64_t offset, int per_image, int site, unsigned threshold, real keep),
+       (real* y, const real* x, const StepState* state, uint64_t offset, int per_image, int site, unsigned threshold, acc keep),
        (y, x, state, offset, per_image, site, threshold, keep))
 GEOMETRY(dropout, kImageThreads, kImageElements)
 

@@ -23,7 +23,7 @@ constexpr T whole_turns_bias() {
 }
 
 template <class T>
-DEVICE void timestep_embedding_body(T* y, const T* t, const T* freq, int rows, int dim, int flip) {
+DEVICE void timestep_embedding_body(real* y, const T* t, const T* freq, int rows, int dim, int flip) {
   const int half = dim / 2;
   row_elements(rows, half, [&](long long row, int i, auto w) {
     constexpr int N = decltype(w)::n;
@@ -34,15 +34,15 @@ DEVICE void timestep_embedding_body(T* y, const T* t, const T* freq, int rows, i
     const V rest = fma(time, lo, fma(time, hi, T(-1) * p));
     V sine, cosine;
     sincos_turns(p - ((p + bias) - bias) + rest, sine, cosine);
-    T* to = y + row * dim;
-    (flip ? cosine : sine).store(to + i);
-    (flip ? sine : cosine).store(to + half + i);
-    if (dim % 2 && i + N == half) to[dim - 1] = T(0);
+    real* to = y + row * dim;
+    store_loose(to + i, flip ? cosine : sine);
+    store_loose(to + half + i, flip ? sine : cosine);
+    if (dim % 2 && i + N == half) store(to + dim - 1, vec<T, 1>::splat(T(0)));
   });
 }
 
 template <class T>
-DEVICE void embedding_forward_body(T* y, const T* x, const T* table, const int* labels, int rows, int c, int classes) {
+DEVICE void embedding_forward_body(real* y, const real* x, const T* table, const int* labels, int rows, int c, int classes) {
   row_elements(rows, c, [&](long long row, int ch, auto w) {
     constexpr int N = decltype(w)::n;
     const int label = labels[row];
@@ -55,7 +55,7 @@ DEVICE void embedding_forward_body(T* y, const T* x, const T* table, const int* 
 
 // images: how many there are; shard s has those from s * size.
 template <class T>
-DEVICE void embedding_backward_body(T* partial, long long stride, const T* dy, const int* labels, int images, int shards,
+DEVICE void embedding_backward_body(T* partial, long long stride, const real* dy, const int* labels, int images, int shards,
                                     int size, int c, int classes) {
   row_elements(static_cast<long long>(shards) * classes, c, [&](long long row, int ch, auto w) {
     constexpr int N = decltype(w)::n;
@@ -70,15 +70,15 @@ DEVICE void embedding_backward_body(T* partial, long long stride, const T* dy, c
   });
 }
 
-KERNEL(timestep_embedding, kRowThreads, (real* y, const real* t, const real* freq, int rows, int dim, int flip),
+KERNEL(timestep_embedding, kRowThreads, (real* y, const acc* t, const acc* freq, int rows, int dim, int flip),
        (y, t, freq, rows, dim, flip))
 GEOMETRY(timestep_embedding, kRowThreads, kRows, kRowChannels)
 KERNEL(embedding_forward, kRowThreads,
-       (real* y, const real* x, const real* table, const int* labels, int rows, int c, int classes),
+       (real* y, const real* x, const acc* table, const int* labels, int rows, int c, int classes),
        (y, x, table, labels, rows, c, classes))
 GEOMETRY(embedding_forward, kRowThreads, kRows, kRowChannels)
 KERNEL_MIN(embedding_backward, kRowThreads, 1,
-           (real* partial, long long stride, const real* dy, const int* labels, int images, int shards, int size, int c,
+           (acc * partial, long long stride, const real* dy, const int* labels, int images, int shards, int size, int c,
             int classes),
            (partial, stride, dy, labels, images, shards, size, c, classes))
 GEOMETRY(embedding_backward, kRowThreads, kRows, kRowChannels)

@@ -18,7 +18,7 @@ func TestTimestepEmbeddingGolden(t *testing.T) {
 		MaxPeriod float64 `json:"max_period"`
 	}
 	for _, spec := range tiles {
-		for r, most := range map[kernels.Real]float64{kernels.F32: 1e-6, kernels.F64: 1e-12} {
+		for r, most := range map[kernels.Precision]float64{kernels.FP32: 1e-6, kernels.FP64: 1e-12} {
 			withKernels(t, spec, r, func(h *harness) {
 				golden(t, "ops.safetensors", "timestep_embedding", func(name string, c attributes, values func(string) []float64) {
 					times, want := values("t"), values("y")
@@ -45,7 +45,7 @@ func TestEmbeddingOfUnknownLabel(t *testing.T) {
 	labels := []int32{0, -1, 2, 3, 1, math.MaxInt32, math.MinInt32}
 	n := len(labels)
 	for _, spec := range tiles {
-		withKernels(t, spec, kernels.F32, func(h *harness) {
+		withKernels(t, spec, kernels.FP32, func(h *harness) {
 			ones := make([]float64, n*c)
 			for i := range ones {
 				ones[i] = 1
@@ -78,7 +78,7 @@ func TestLaunchersRefuse(t *testing.T) {
 		"dropout 128 with probability 0.5: want a layer below 128 and a probability in [0, 1)": func(q *kernels.Queue) {
 			q.Dropout(kernels.DropoutShape{N: 1, PerImage: 1}, 128, 0.5, 0, 0, 0, 0)
 		},
-		"kernel sample_start: images of 2147483648 elements are beyond 32 bits": func(q *kernels.Queue) { q.SampleStart(1, 1<<31, 0, 0) },
+		"kernel sample_start: images of 2147483648 elements are beyond 32 bits": func(q *kernels.Queue) { q.SampleStart(1, 1<<31, 0, 0, 0) },
 		"loss: unknown objective 3": func(q *kernels.Queue) {
 			q.Loss(kernels.Noise{N: 1, H: 1, W: 1, C: 1, T: 1}, 3, 0, 0, 0, 0, 0, 0, 1)
 		},
@@ -87,10 +87,10 @@ func TestLaunchersRefuse(t *testing.T) {
 		},
 		"a time embedding of 1 values: want 2 or more": func(q *kernels.Queue) { q.TimestepEmbedding(1, 1, false, 0, 0, 0) },
 		"adam with β1 0.9, β2 1, ε 1e-08: want β in [0, 1) and a positive ε": func(q *kernels.Queue) {
-			q.Adam(kernels.Adam{N: 1, Beta1: 0.9, Beta2: 1, Epsilon: 1e-8}, 0, 0, 0, 0, 0, 0, 0)
+			q.Adam(kernels.Adam{N: 1, Beta1: 0.9, Beta2: 1, Epsilon: 1e-8}, 0, 0, 0, 0, 0, 0, 0, 0)
 		},
 	} {
-		withKernels(t, "host", kernels.F32, func(h *harness) {
+		withKernels(t, "host", kernels.FP32, func(h *harness) {
 			f(h.Queue)
 			if err := h.Err(); err == nil || err.Error() != want {
 				t.Errorf("got %v, want %s", err, want)

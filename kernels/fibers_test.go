@@ -20,7 +20,7 @@ func TestOrdersAgree(t *testing.T) {
 			}
 		}
 		y, sum = make([]float32, 3*63*37), make([]float32, 3*37)
-		OnDevice(t, spec, F32, func(d *gpu.Device, q *Queue) error {
+		OnDevice(t, spec, FP32, func(d *gpu.Device, q *Queue) error {
 			var p [4]gpu.Ptr
 			for i, v := range [][]float32{x, w, y, sum} {
 				var err error
@@ -34,7 +34,7 @@ func TestOrdersAgree(t *testing.T) {
 				}
 			}
 			q.ConvForward(g, p[2], p[0], p[1], Epilogue{})
-			q.PixelSum(3, 63, 37, p[3], p[2])
+			q.PixelSum(3, 63, 37, p[3], 0, p[2])
 			return errors.Join(q.Err(), q.Stream().Sync(), d.Read(gpu.Bytes(y), p[2]), d.Read(gpu.Bytes(sum), p[3]))
 		})
 		return y, sum

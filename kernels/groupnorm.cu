@@ -19,7 +19,7 @@ namespace SIMT_VARIANT {
 // kKeep: backward stores dv in dx between its passes, where that is cheaper than to compute the sigmoid again.
 #ifdef SIMT_TILES_HOST
 constexpr int kNormThreads = 1, kNormChannels = 64;
-constexpr bool kKeep = true;
+constexpr bool kKeep = sizeof(real) == sizeof(acc);  // not where dv would be rounded
 #else
 constexpr int kNormThreads = 256, kNormChannels = 32;
 constexpr bool kKeep = false;
@@ -121,22 +121,22 @@ struct affine {
   vec<T, N> g, b, gamma, beta, scale1;  // scale1 = 1 + scale
 };
 template <int N, class T>
-DEVICE affine<T, N> affine_of(const T* gamma, const T* beta, const T* scale_shift, int c, int channels) {
+DEVICE affine<T, N> affine_of(const T* gamma, const T* beta, const real* scale_shift, int c, int channels) {
   affine<T, N> a;
   a.gamma = a.g = vec<T, N>::load(gamma + c);
   a.beta = a.b = vec<T, N>::load(beta + c);
   a.scale1 = vec<T, N>::splat(T(1));
   if (scale_shift) {
-    a.scale1 = T(1) + vec<T, N>::load(scale_shift + c);
+    a.scale1 = T(1) + load_loose<N>(scale_shift + c);
     a.g = a.gamma * a.scale1;
-    a.b = fma(a.beta, a.scale1, vec<T, N>::load(scale_shift + channels + c));
+    a.b = fma(a.beta, a.scale1, load_loose<N>(scale_shift + channels + c));
   }
   return a;
 }
 
 template <int W, bool SILU, class T>
-DEVICE void groupnorm_forward_rows(T* y, T* stats, const T* x, const T* gamma, const T* beta, const T* scale_shift, int hw, int c,
-                                   const norm_block<T>& b, T eps, T* mean, T* rstd, T* sums, T* part) {
+DEVICE void groupnorm_forward_rows(real* y, T* stats, const real* x, const T* gamma, const T* beta, const real* scale_shift,
+                                   int hw, int c, const norm_block<T>& b, T eps, T* mean, T* rstd, T* sums, T* part) {
   x += b.first;
   y += b.first;
   const T m = T(hw) * T(b.group);
@@ -180,9 +180,9 @@ DEVICE void groupnorm_forward_rows(T* y, T* stats, const T* x, const T* gamma, c
 }
 
 template <int W, bool SILU, class T>
-DEVICE void groupnorm_backward_rows(T* dx, T* dgamma_beta, T* dscale_shift, const T* dy, const T* x, const T* gamma,
-                                    const T* beta, const T* scale_shift, int hw, int c, const norm_block<T>& b, T* mean, T* rstd,
-                                    T* sums, T* part) {
+DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const T* gamma,
+                                    const T* beta, const real* scale_shift, int hw, int c, const norm_block<T>& b, T* mean,
+                                    T* rstd, T* sums, T* part) {
   x += b.first;
   dy += b.first;
   dx += b.first;
@@ -211,8 +211,8 @@ DEVICE void groupnorm_backward_rows(T* dx, T* dgamma_beta, T* dscale_shift, cons
     dgamma_beta[b.n * 2 * c + k] = sum_a[ch] * a.scale1[0];
     dgamma_beta[(b.n * 2 + 1) * c + k] = sum_b[ch] * a.scale1[0];
     if (dscale_shift) {
-      dscale_shift[k] = fma(a.gamma[0], sum_a[ch], a.beta[0] * sum_b[ch]);
-      dscale_shift[c + k] = sum_b[ch];
+      store(dscale_shift + k, vec<T, 1>::splat(fma(a.gamma[0], sum_a[ch], a.beta[0] * sum_b[ch])));
+      store(dscale_shift + c + k, vec<T, 1>::splat(sum_b[ch]));
     }
   }
   T* const mean_a = part;  // per channel, the group's mean of dxhat xhat and of dxhat
@@ -253,8 +253,8 @@ DEVICE void groupnorm_backward_rows(T* dx, T* dgamma_beta, T* dscale_shift, cons
 // grid: N x chunks of per_block channels. Dynamic shared memory: (2 + K) per_block + K max(per_block, kNormThreads W) reals, K = 1
 // forward and 2 backward; a block's channels times steps are at most that, also where it has fewer channels than per_block.
 template <class T>
-DEVICE void groupnorm_forward_body(T* y, T* stats, const T* x, const T* gamma, const T* beta, const T* scale_shift, int stride,
-                                   int hw, int c, int groups, int per_block, T eps, int silu) {
+DEVICE void groupnorm_forward_body(real* y, T* stats, const real* x, const T* gamma, const T* beta, const real* scale_shift,
+                                   int stride, int hw, int c, int groups, int per_block, T eps, int silu) {
   DYN_SHARED(T, shared);
   const auto b = norm_block_of<T>(hw, c, groups, per_block);
   if (scale_shift) scale_shift += b.n * stride;
@@ -271,8 +271,8 @@ DEVICE void groupnorm_forward_body(T* y, T* stats, const T* x, const T* gamma, c
 }
 
 template <class T>
-DEVICE void groupnorm_backward_body(T* dx, T* dgamma_beta, T* dscale_shift, const T* dy, const T* x, const T* gamma,
-                                    const T* beta, const T* scale_shift, int stride, const T* stats, int hw, int c, int groups,
+DEVICE void groupnorm_backward_body(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const T* gamma,
+                                    const T* beta, const real* scale_shift, int stride, const T* stats, int hw, int c, int groups,
                                     int per_block, int silu) {
   DYN_SHARED(T, shared);
   const auto b = norm_block_of<T>(hw, c, groups, per_block);
@@ -297,13 +297,13 @@ DEVICE void groupnorm_backward_body(T* dx, T* dgamma_beta, T* dscale_shift, cons
 }
 
 BLOCK_KERNEL(groupnorm_forward, kNormThreads,
-             (real* y, real* stats, const real* x, const real* gamma, const real* beta, const real* scale_shift, int stride,
-              int hw, int c, int groups, int per_block, real eps, int silu),
+             (real* y, acc* stats, const real* x, const acc* gamma, const acc* beta, const real* scale_shift, int stride, int hw,
+              int c, int groups, int per_block, acc eps, int silu),
              (y, stats, x, gamma, beta, scale_shift, stride, hw, c, groups, per_block, eps, silu))
 GEOMETRY(groupnorm_forward, kNormThreads, kNormChannels, kVec)
 BLOCK_KERNEL(groupnorm_backward, kNormThreads,
-             (real* dx, real* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const real* gamma, const real* beta,
-              const real* scale_shift, int stride, const real* stats, int hw, int c, int groups, int per_block, int silu),
+             (real* dx, acc* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const acc* gamma, const acc* beta,
+              const real* scale_shift, int stride, const acc* stats, int hw, int c, int groups, int per_block, int silu),
              (dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block, silu))
 GEOMETRY(groupnorm_backward, kNormThreads, kNormChannels, kVec)
 

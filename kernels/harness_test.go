@@ -22,7 +22,7 @@ type harness struct {
 }
 
 // withKernels runs f on the first device of a spec.
-func withKernels(t *testing.T, spec string, r kernels.Real, f func(h *harness)) {
+func withKernels(t *testing.T, spec string, r kernels.Precision, f func(h *harness)) {
 	t.Helper()
 	kernels.OnDevice(t, spec, r, func(d *gpu.Device, q *kernels.Queue) error {
 		f(&harness{q, t, d})
@@ -43,7 +43,7 @@ func (h *harness) bytes(v []byte) gpu.Ptr {
 }
 
 // reals is device memory that holds v in the queue's number type.
-func (h *harness) reals(v []float64) gpu.Ptr { return h.bytes(h.Real().Bytes(v)) }
+func (h *harness) reals(v []float64) gpu.Ptr { return h.bytes(h.Precision().Bytes(v)) }
 
 // poison is device memory of n NaNs.
 func (h *harness) poison(n int) gpu.Ptr {
@@ -60,13 +60,13 @@ func (h *harness) state(s kernels.StepState) gpu.Ptr {
 
 // read waits for the queue and returns n reals.
 func (h *harness) read(p gpu.Ptr, n int) []float64 {
-	b := make([]byte, int64(n)*h.Real().Size())
+	b := make([]byte, int64(n)*h.Precision().Size())
 	for _, err := range []error{h.Err(), h.Stream().Sync(), h.d.Read(b, p)} {
 		if err != nil {
 			h.t.Error(err)
 		}
 	}
-	return h.Real().Values(b)
+	return h.Precision().Values(b)
 }
 
 // near compares v with want by ‖Δ‖/‖want‖.
@@ -82,8 +82,8 @@ func near(t *testing.T, what string, v, want []float64, bound float64) {
 	}
 }
 
-func bound(r kernels.Real) float64 {
-	if r == kernels.F64 {
+func bound(r kernels.Precision) float64 {
+	if r == kernels.FP64 {
 		return 1e-12
 	}
 	return 1e-5

@@ -18,7 +18,7 @@ func BenchmarkLaunch(b *testing.B) {
 		{"queue/blocks=1", 1, false}, {"queue/blocks=2", 2, false}, {"graph/blocks=1", 1, true}, {"graph/blocks=2", 2, true},
 	} {
 		b.Run(mode.name, func(b *testing.B) {
-			OnDevice(b, "host,threads=2", F32, func(d *gpu.Device, q *Queue) error {
+			OnDevice(b, "host,threads=2", FP32, func(d *gpu.Device, q *Queue) error {
 				s := q.Stream()
 				n := int64(4096*(mode.blocks-1) + 1)
 				x, err := d.Alloc("benchmark", 4*n)

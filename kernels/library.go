@@ -1,8 +1,8 @@
 // Package kernels holds the CUDA sources, the PTX that they compile to, and a typed launcher for each.
 //
-// A [Library] is the kernels loaded on one device for one number type; a [Queue] launches them on one stream:
+// A [Library] is the kernels loaded on one device in one precision; a [Queue] launches them on one stream:
 //
-//	library, err := kernels.Load(device, kernels.F32)
+//	library, err := kernels.Load(device, kernels.FP32)
 //	q := library.NewQueue(stream)
 //	q.ConvForward(shape, y, x, w, kernels.Epilogue{Bias: b})
 //	q.SiLUForward(n, z, y)
@@ -27,11 +27,11 @@ import (
 	"ddgpu/gpu"
 )
 
-//go:embed ptx/sm_70/*.ptx
+//go:embed ptx/*/*.ptx
 var ptxFiles embed.FS
 
 // declaration is what a launcher passes to a kernel: one letter for each parameter, p for a pointer, i for a 32-bit integer, l for a 64-bit
-// integer, r for a real.
+// integer, r for a number of the type that sums have.
 type declaration struct {
 	name   string
 	params string
@@ -49,10 +49,10 @@ func declare(name, params string) declaration {
 
 // Library is the kernels loaded on one device.
 type Library struct {
-	device  *gpu.Device
-	real    Real
-	modules []*gpu.Module
-	kernels []kernel // by declaration.index
+	device    *gpu.Device
+	precision Precision
+	modules   []*gpu.Module
+	kernels   []kernel // by declaration.index
 }
 
 // Declared is the names of all kernels that launchers use.
@@ -70,21 +70,40 @@ type kernel struct {
 	launches int64
 }
 
-// Load loads all kernels on a device, inside its Do.
-func Load(d *gpu.Device, r Real) (*Library, error) {
-	l := &Library{device: d, real: r, kernels: make([]kernel, len(declared))}
-	files, err := fs.Glob(ptxFiles, "ptx/sm_70/*.ptx")
-	if err != nil || len(files) == 0 {
-		return nil, errors.New("the program was built without kernels")
+// builds are the folders that hold a precision's PTX; a file of a folder hides those of its name in the next ones.
+func (p Precision) builds() []string {
+	switch p {
+	case TF32:
+		return []string{"sm_80_tf32", "sm_70"}
+	case BF16:
+		return []string{"sm_80_bf16"}
 	}
+	return []string{"sm_70"}
+}
+
+// Load loads all kernels on a device, inside its Do.
+func Load(d *gpu.Device, p Precision) (*Library, error) {
+	l := &Library{device: d, precision: p, kernels: make([]kernel, len(declared))}
 	found := map[string]bool{}
-	for _, file := range files {
-		text, err := ptxFiles.ReadFile(file)
-		if err != nil {
-			return nil, err
+	loaded := map[string]bool{}
+	for _, build := range p.builds() {
+		files, err := fs.Glob(ptxFiles, path.Join("ptx", build, "*.ptx"))
+		if err != nil || len(files) == 0 {
+			return nil, errors.New("the program was built without kernels")
 		}
-		if err := l.load(strings.TrimSuffix(path.Base(file), ".ptx"), string(text), found); err != nil {
-			return nil, errors.Join(err, l.Close())
+		for _, file := range files {
+			name := strings.TrimSuffix(path.Base(file), ".ptx")
+			if loaded[name] {
+				continue
+			}
+			loaded[name] = true
+			text, err := ptxFiles.ReadFile(file)
+			if err != nil {
+				return nil, err
+			}
+			if err := l.load(name, hostComment(p, build)+string(text), found); err != nil {
+				return nil, errors.Join(err, l.Close())
+			}
 		}
 	}
 	for _, k := range declared {
@@ -95,13 +114,18 @@ func Load(d *gpu.Device, r Real) (*Library, error) {
 	return l, nil
 }
 
+// hostComment tells the host device which of its builds of a kernel serves; a comment to everyone else.
+func hostComment(p Precision, build string) string {
+	if p == FP32 || p == TF32 && build == "sm_70" {
+		return ""
+	}
+	return "// ddgpu precision=" + p.String() + "\n"
+}
+
 func (l *Library) load(name, ptx string, found map[string]bool) error {
 	entries, err := entriesOf(ptx)
 	if err != nil {
 		return fmt.Errorf("kernels %s: %w", name, err)
-	}
-	if l.real == F64 {
-		ptx = "// ddgpu real=f64\n" + ptx // to the host device, which has a build for it; a comment to everyone else
 	}
 	m, err := l.device.LoadModule(name, ptx)
 	if err != nil {
@@ -167,8 +191,8 @@ func (l *Library) Close() error {
 	return errors.Join(errs...)
 }
 
-// Real is the number type that the kernels were loaded for.
-func (l *Library) Real() Real { return l.real }
+// Precision is what the kernels were loaded for.
+func (l *Library) Precision() Precision { return l.precision }
 
 // Device is where the kernels are loaded.
 func (l *Library) Device() *gpu.Device { return l.device }

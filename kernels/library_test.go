@@ -8,7 +8,7 @@ import (
 
 func TestLoad(t *testing.T) {
 	for _, spec := range []string{"host", "host,tiles=gpu"} {
-		for _, r := range []Real{F32, F64} {
+		for _, r := range []Precision{FP32, FP64} {
 			OnDevice(t, spec, r, func(_ *gpu.Device, q *Queue) error {
 				for _, k := range declared {
 					if threads := q.geometry(k)[0]; threads < 1 || threads > 1024 {
@@ -30,7 +30,7 @@ func TestLauncherThatForgotAnArgument(t *testing.T) {
 	}
 	defer m.Close()
 	err = m.Devices[0].Do(func() error {
-		_, err := Load(m.Devices[0], F32)
+		_, err := Load(m.Devices[0], FP32)
 		return err
 	})
 	if err == nil || err.Error() != `kernel add takes the parameters "llll", its launcher passes "pppi"` {

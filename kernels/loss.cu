@@ -14,8 +14,8 @@ namespace SIMT_VARIANT {
 constexpr int kLossRun = 32;
 
 template <class T>
-DEVICE void loss_body(T* dy, T* loss, const T* y, const uint8_t* images, const StepState* state, const T* roots, uint64_t offset,
-                      int steps, int flip, int h, int w, int c, int objective, T gradient) {
+DEVICE void loss_body(real* dy, T* loss, const real* y, const uint8_t* images, const StepState* state, const T* roots,
+                      uint64_t offset, int steps, int flip, int h, int w, int c, int objective, T gradient) {
   SHARED(T, part, kImageThreads / kWarp);
   const int n = blockIdx.x, per_image = h * w * c;
   const TrainingSample<T> s = training_sample(state, state->first + offset + n, roots, steps, flip);
@@ -47,8 +47,8 @@ DEVICE void loss_body(T* dy, T* loss, const T* y, const uint8_t* images, const S
 }
 
 BLOCK_KERNEL(loss, kImageThreads,
-             (real* dy, real* loss, const real* y, const uint8_t* images, const StepState* state, const real* roots,
-              uint64_t offset, int steps, int flip, int h, int w, int c, int objective, real gradient),
+             (real* dy, acc* loss, const real* y, const uint8_t* images, const StepState* state, const acc* roots,
+              uint64_t offset, int steps, int flip, int h, int w, int c, int objective, acc gradient),
              (dy, loss, y, images, state, roots, offset, steps, flip, h, w, c, objective, gradient))
 GEOMETRY(loss, kImageThreads)
 

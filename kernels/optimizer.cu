@@ -6,7 +6,8 @@
 //                g <- g + decay p             (Adam with L2),  p <- p - lr decay p   (decoupled: AdamW)
 //                m <- m + (1 - beta1) (g - m),  v <- beta2 v + (1 - beta2) g^2
 //                p <- p - lr / correction1 * m / (sqrt(v) / sqrt(correction2) + epsilon)
-//                ema <- ema + (1 - ema_decay) (p - ema)
+//                ema <- ema + (1 - ema_decay) (p - ema),  rounded <- p as reals, where it is not null
+//   round_reals  y = x as reals
 //
 // as torch.optim.Adam and AdamW (foreach=False) after clip_grad_norm_. Learning rate, ema_decay, correction = 1 -
 // beta^k come from StepState, the norm from grad_norm: a captured graph serves every step. Zeros between tensors stay
@@ -68,8 +69,8 @@ DEVICE void grad_norm_body(T* norm, const T* partial, int count) {
 
 // rest1 = 1 - beta1, rest2 = 1 - beta2.
 template <class T>
-DEVICE void adam_body(T* p, T* m, T* v, T* ema, const T* g, const T* norm, const StepState* state, long long n, T rest1, T beta2,
-                      T rest2, T epsilon, T decay, int decoupled, T max_norm) {
+DEVICE void adam_body(T* p, T* m, T* v, T* ema, real* rounded, const T* g, const T* norm, const StepState* state, long long n,
+                      T rest1, T beta2, T rest2, T epsilon, T decay, int decoupled, T max_norm) {
   const T rate = static_cast<T>(state->learning_rate);
   const T size = rate / static_cast<T>(state->correction1);
   const T scale = T(1) / sqrt(static_cast<T>(state->correction2));
@@ -94,18 +95,26 @@ DEVICE void adam_body(T* p, T* m, T* v, T* ema, const T* g, const T* norm, const
     store(m + i, first);
     store(v + i, second);
     store(p + i, weight);
+    if (rounded) store(rounded + i, weight);
     store(ema + i, fma(average, weight - mean, mean));
   });
 }
 
-BLOCK_KERNEL(square_sum, kNormThreads, (real* partial, const real* g, long long n, int chunk), (partial, g, n, chunk))
+template <class T>
+DEVICE void round_reals_body(real* y, const T* x, long long n) {
+  elements(n, [&](long long i, auto w) { store(y + i, load<decltype(w)::n>(x + i)); });
+}
+
+BLOCK_KERNEL(square_sum, kNormThreads, (acc * partial, const acc* g, long long n, int chunk), (partial, g, n, chunk))
 GEOMETRY(square_sum, kNormThreads)
-BLOCK_KERNEL(grad_norm, kNormThreads, (real* norm, const real* partial, int count), (norm, partial, count))
+BLOCK_KERNEL(grad_norm, kNormThreads, (acc * norm, const acc* partial, int count), (norm, partial, count))
 GEOMETRY(grad_norm, kNormThreads)
 KERNEL(adam, kElementThreads,
-       (real* p, real* m, real* v, real* ema, const real* g, const real* norm, const StepState* state, long long n, real rest1,
-        real beta2, real rest2, real epsilon, real decay, int decoupled, real max_norm),
-       (p, m, v, ema, g, norm, state, n, rest1, beta2, rest2, epsilon, decay, decoupled, max_norm))
+       (acc * p, acc* m, acc* v, acc* ema, real* rounded, const acc* g, const acc* norm, const StepState* state, long long n,
+        acc rest1, acc beta2, acc rest2, acc epsilon, acc decay, int decoupled, acc max_norm),
+       (p, m, v, ema, rounded, g, norm, state, n, rest1, beta2, rest2, epsilon, decay, decoupled, max_norm))
 GEOMETRY(adam, kElementThreads, kElements)
+KERNEL(round_reals, kElementThreads, (real* y, const acc* x, long long n), (y, x, n))
+GEOMETRY(round_reals, kElementThreads, kElements)
 
 }  // namespace SIMT_VARIANT

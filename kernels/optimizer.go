@@ -5,7 +5,8 @@ import "ddgpu/gpu"
 var (
 	squareSum  = declare("square_sum", "ppli")
 	gradNorm   = declare("grad_norm", "ppi")
-	adamKernel = declare("adam", "ppppppp"+"lrrrrrir")
+	adamKernel = declare("adam", "pppppppp"+"lrrrrrir")
+	roundReals = declare("round_reals", "ppl")
 )
 
 // normChunk is how many elements of a gradient one block squares and sums.
@@ -38,13 +39,18 @@ type Adam struct {
 //	p ← p − lr/Correction1·m/(√v/√Correction2 + ε)
 //	ema ← ema + (1 − EMADecay)(p − ema)
 //
-// norm is GradNorm's; lr, Correction1, Correction2 and EMADecay come from state, a StepState. Elements that are 0 in all arrays stay 0.
-func (q *Queue) Adam(a Adam, p, m, v, ema, g, norm, state gpu.Ptr) {
+// rounded receives the new weights as activations are stored, where it is not 0. norm is GradNorm's; lr, Correction1, Correction2 and EMADecay come from state, a StepState. Elements that are 0 in all arrays stay 0.
+func (q *Queue) Adam(a Adam, p, m, v, ema, rounded, g, norm, state gpu.Ptr) {
 	if !(a.Epsilon > 0) || !(a.Beta1 >= 0 && a.Beta1 < 1) || !(a.Beta2 >= 0 && a.Beta2 < 1) {
 		q.fail("adam with β1 %g, β2 %g, ε %g: want β in [0, 1) and a positive ε", a.Beta1, a.Beta2, a.Epsilon)
 		return
 	}
-	q.launchElements(adamKernel, a.N, ptr(p), ptr(m), ptr(v), ptr(ema), ptr(g), ptr(norm), ptr(state), i64(a.N),
+	q.launchElements(adamKernel, a.N, ptr(p), ptr(m), ptr(v), ptr(ema), ptr(rounded), ptr(g), ptr(norm), ptr(state), i64(a.N),
 		realArg(1-a.Beta1), realArg(a.Beta2), realArg(1-a.Beta2), realArg(a.Epsilon), realArg(a.WeightDecay), flag(a.Decoupled),
 		realArg(a.MaxNorm))
+}
+
+// Round computes y = x, n numbers as parameters are stored, rounded to what activations are stored as.
+func (q *Queue) Round(n int64, y, x gpu.Ptr) {
+	q.launchElements(roundReals, n, ptr(y), ptr(x), i64(n))
 }

@@ -19,7 +19,7 @@ func TestAdamGolden(t *testing.T) {
 		EMADecay       float64 `json:"ema_decay"`
 	}
 	for _, spec := range tiles {
-		for _, r := range []kernels.Real{kernels.F32, kernels.F64} {
+		for _, r := range []kernels.Precision{kernels.FP32, kernels.FP64} {
 			withKernels(t, spec, r, func(h *harness) {
 				golden(t, "ops.safetensors", "adam", func(name string, c attributes, values func(string) []float64) {
 					weights := values("p0")
@@ -32,7 +32,7 @@ func TestAdamGolden(t *testing.T) {
 					for k := range c.Steps {
 						g := h.reals(values("g")[k*n : (k+1)*n])
 						h.GradNorm(int64(n), norm, scratch, g)
-						h.Adam(a, p, m, v, ema, g, norm, h.state(kernels.StepState{LearningRate: c.LR, EMADecay: c.EMADecay,
+						h.Adam(a, p, m, v, ema, 0, g, norm, h.state(kernels.StepState{LearningRate: c.LR, EMADecay: c.EMADecay,
 							Correction1: 1 - math.Pow(c.Beta1, float64(k+1)), Correction2: 1 - math.Pow(c.Beta2, float64(k+1))}))
 						near(t, name+" norm", h.read(norm, 1), values("norm")[k:k+1], bound(r))
 						near(t, name+" p", h.read(p, n), values("p")[k*n:(k+1)*n], bound(r))
@@ -50,14 +50,14 @@ func TestAdamGolden(t *testing.T) {
 func TestAdamZerosAndNaN(t *testing.T) {
 	const n = 1000
 	for _, spec := range tiles {
-		withKernels(t, spec, kernels.F32, func(h *harness) {
+		withKernels(t, spec, kernels.FP32, func(h *harness) {
 			state := h.state(kernels.StepState{LearningRate: 1e-3, EMADecay: 0.99, Correction1: 0.1, Correction2: 0.001})
 			step := func(g []float64) (weights, gradNorm []float64) {
 				zero := make([]float64, n)
 				p, m, v, ema, gp := h.reals(zero), h.reals(zero), h.reals(zero), h.reals(zero), h.reals(g)
 				norm, scratch := h.poison(1), h.poison(1)
 				h.GradNorm(n, norm, scratch, gp)
-				h.Adam(kernels.Adam{N: n, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.1, MaxNorm: 1}, p, m, v, ema, gp, norm, state)
+				h.Adam(kernels.Adam{N: n, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: 0.1, MaxNorm: 1}, p, m, v, ema, 0, gp, norm, state)
 				for _, x := range append(append(h.read(m, n), h.read(v, n)...), h.read(ema, n)...) {
 					if x != 0 && g[0] == 0 {
 						t.Errorf("%s: zeros became %g", spec, x)

@@ -36,7 +36,7 @@ DEVICE void peak_body(T* out, int steps, T m, T b) {
   store(out + (static_cast<long long>(blockIdx.x) * kPeakThreads + threadIdx.x) * kPeakWidth, sum);
 }
 
-KERNEL(peak, kPeakThreads, (real* out, int steps, real m, real b), (out, steps, m, b))
+KERNEL(peak, kPeakThreads, (acc * out, int steps, acc m, acc b), (out, steps, m, b))
 GEOMETRY(peak, kPeakThreads, kPeakWidth, kChains)
 
 }  // namespace SIMT_VARIANT

@@ -174,21 +174,21 @@ struct piece {
     return r;
 #endif
   }
-  template <class T>
-  METHOD vec<T, kDraw> load(const T* image) const {
+  template <class P, class T = acc_of<P>>
+  METHOD vec<T, kDraw> load(const P* image) const {
     if constexpr (WHOLE) return SIMT_VARIANT::load<kDraw>(image + e);
-    return gather<T>([&](int i) { return image[e + i]; });
+    return gather<T>([&](int i) { return SIMT_VARIANT::load<1>(image + e + i)[0]; });
   }
-  template <class T>
-  METHOD void store(T* image, vec<T, kDraw> a) const {
+  template <class P, class T>
+  METHOD void store(P* image, vec<T, kDraw> a) const {
     if constexpr (WHOLE) return SIMT_VARIANT::store(image + e, a);
 #ifdef SIMT_TILES_HOST
     T values[kDraw];
     a.store(values);
-    for (int i = 0; i < count; i++) image[e + i] = values[i];
+    for (int i = 0; i < count; i++) SIMT_VARIANT::store(image + e + i, vec<T, 1>::splat(values[i]));
 #else
     UNROLL for (int i = 0; i < kDraw; i++) {
-      if (i < count) image[e + i] = a[i];
+      if (i < count) SIMT_VARIANT::store(image + e + i, vec<T, 1>::splat(a[i]));
     }
 #endif
   }

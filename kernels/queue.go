@@ -27,8 +27,8 @@ func (q *Queue) Err() error { return q.err }
 // Library is the kernels that the queue launches.
 func (q *Queue) Library() *Library { return q.library }
 
-// Real is the number type of the kernels.
-func (q *Queue) Real() Real { return q.library.real }
+// Precision is the number types of the kernels.
+func (q *Queue) Precision() Precision { return q.library.precision }
 
 // Stream is where the queue launches.
 func (q *Queue) Stream() *gpu.Stream { return q.stream }
@@ -81,7 +81,7 @@ func (q *Queue) launch(k declaration, grid [3]int, shared int, args ...arg) {
 		case a.kind == 'i' && int64(a.bits) != int64(int32(a.bits)):
 			q.fail("kernel %s: argument %d is %d, beyond 32 bits", k.name, i, int64(a.bits))
 			return
-		case a.kind == 'r' && q.library.real == F32:
+		case a.kind == 'r' && q.library.precision != FP64:
 			q.slots[i] = uint64(math.Float32bits(float32(a.real)))
 		case a.kind == 'r':
 			q.slots[i] = math.Float64bits(a.real)

@@ -44,10 +44,10 @@ func correlation(a, b []float64) float64 {
 func TestNormals(t *testing.T) {
 	const n, perImage = 64, 1 << 14
 	for _, spec := range tiles {
-		withKernels(t, spec, kernels.F32, func(h *harness) {
+		withKernels(t, spec, kernels.FP32, func(h *harness) {
 			draw := func(seed, first uint64) []float64 {
 				x := h.poison(n * perImage)
-				h.SampleStart(n, perImage, x, h.state(kernels.StepState{Seed: seed, First: first}))
+				h.SampleStart(n, perImage, x, h.poison(n*perImage), h.state(kernels.StepState{Seed: seed, First: first}))
 				return h.read(x, n*perImage)
 			}
 			z := draw(7, 0)
@@ -85,9 +85,9 @@ func TestNormalsSameBits(t *testing.T) {
 	const n, perImage = 3, 4099
 	var first []float64
 	for _, spec := range tiles {
-		withKernels(t, spec, kernels.F32, func(h *harness) {
+		withKernels(t, spec, kernels.FP32, func(h *harness) {
 			x := h.poison(n * perImage)
-			h.SampleStart(n, perImage, x, h.state(kernels.StepState{Seed: 3, First: 9}))
+			h.SampleStart(n, perImage, x, h.poison(n*perImage), h.state(kernels.StepState{Seed: 3, First: 9}))
 			z := h.read(x, n*perImage)
 			if first == nil {
 				first = z
@@ -101,7 +101,7 @@ func TestNormalsSameBits(t *testing.T) {
 // n is uniform, and half of the images are mirrored.
 func TestTimesAndFlips(t *testing.T) {
 	const n, steps = 100_000, 10
-	withKernels(t, "host", kernels.F32, func(h *harness) {
+	withKernels(t, "host", kernels.FP32, func(h *harness) {
 		roots := make([]float64, 2*steps)
 		for i := range steps {
 			roots[i] = 1 // x_n = x0
@@ -143,7 +143,7 @@ func TestVarianceOfNoisyImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	withKernels(t, "host", kernels.F32, func(h *harness) {
+	withKernels(t, "host", kernels.FP32, func(h *harness) {
 		g := kernels.Noise{N: n, H: side, W: side, C: 1, T: s.T()}
 		images := make([]byte, n*side*side)
 		stream := kernels.Stream{Seed: 1}
@@ -170,7 +170,7 @@ func TestVarianceOfNoisyImages(t *testing.T) {
 
 func TestDropoutShare(t *testing.T) {
 	const n, perImage, p = 16, 1 << 14, 0.1
-	withKernels(t, "host", kernels.F32, func(h *harness) {
+	withKernels(t, "host", kernels.FP32, func(h *harness) {
 		ones := make([]float64, n*perImage)
 		for i := range ones {
 			ones[i] = 1

@@ -1,7 +1,8 @@
 // Sums in a fixed order.
 //
-//   pixel_sum   out[n][c] = sum over pixels p of x[n][p][c], x [N][HW][C]
+//   pixel_sum   out[n][c] = sum over pixels p of x[n][p][c], x [N][HW][C]; also in `rounded` as reals, where it is not null
 //   shard_sum   partial[s * stride + k] = sum over the images i of shard s, in order, of perImage[i][k], k < c; 0 for an empty shard
+//   shard_sum_reals  the same of perImage in reals
 //   tree_sum    out[k] = ((p0 + p1) + (p2 + p3)) + ((p4 + p5) + (p6 + p7)), p_s = partial[s * stride + k], count a power of two
 //
 // pixel_sum: a block takes kSumChannels channels of one image; a lane of kVec channels sums every kSumLanes-th pixel in runs of
@@ -19,8 +20,8 @@ constexpr int kSumThreads = 256, kSumChannels = 32;
 #endif
 
 // Adds up pixels first, first + step, ... of the N channels at x, in runs.
-template <int N, class T>
-DEVICE vec<T, N> sum_pixels(const T* x, int first, int step, int hw, int c) {
+template <int N, class P, class T = acc_of<P>>
+DEVICE vec<T, N> sum_pixels(const P* x, int first, int step, int hw, int c) {
   vec<T, N> total = vec<T, N>::splat(T(0));
   for (long long p = first; p < hw;) {
     vec<T, N> run = vec<T, N>::splat(T(0));
@@ -32,15 +33,18 @@ DEVICE vec<T, N> sum_pixels(const T* x, int first, int step, int hw, int c) {
 
 // grid: N x ceil(C / kSumChannels).
 template <class T>
-DEVICE void pixel_sum_body(T* out, const T* x, int hw, int c) {
+DEVICE void pixel_sum_body(T* out, real* rounded, const real* x, int hw, int c) {
   const int chunks = (c + kSumChannels - 1) / kSumChannels;
   const int n = blockIdx.x / chunks, c0 = blockIdx.x % chunks * kSumChannels;
   const int width_ = c - c0 < kSumChannels ? c - c0 : kSumChannels;
-  const T* from = x + static_cast<long long>(n) * hw * c + c0;
+  const real* from = x + static_cast<long long>(n) * hw * c + c0;
 #ifdef SIMT_TILES_HOST
   spans<kSumVec>(0, width_, [&](long long i, auto w) {
     constexpr int N = decltype(w)::n;
-    store(out + static_cast<long long>(n) * c + c0 + i, sum_pixels<N>(from + i, 0, 1, hw, c));
+    const long long at = static_cast<long long>(n) * c + c0 + i;
+    const vec<T, N> total = sum_pixels<N>(from + i, 0, 1, hw, c);
+    store(out + at, total);
+    if (rounded) store(rounded + at, total);
   });
 #else
   constexpr int kSumLanes = kSumThreads * kVec / kSumChannels;
@@ -58,14 +62,16 @@ DEVICE void pixel_sum_body(T* out, const T* x, int hw, int c) {
   if (threadIdx.x < static_cast<unsigned>(width_)) {
     T total = T(0);
     for (int lane = 0; lane < kSumLanes; lane++) total = total + part[lane * kSumChannels + threadIdx.x];
-    out[static_cast<long long>(n) * c + c0 + threadIdx.x] = total;
+    const long long at = static_cast<long long>(n) * c + c0 + threadIdx.x;
+    out[at] = total;
+    if (rounded) store(rounded + at, vec<T, 1>::splat(total));
   }
 #endif
 }
 
 // grid: count x ceil(C / elements per block). images: how many there are; shard s has those from s * size.
-template <class T>
-DEVICE void shard_sum_body(T* partial, long long stride, const T* per_image, int images, int size, int c) {
+template <class T, class P>
+DEVICE void shard_sum_of(T* partial, long long stride, const P* per_image, int images, int size, int c) {
   const int chunk = kElementThreads * kElements;
   const int chunks = (c + chunk - 1) / chunk;
   const int s = blockIdx.x / chunks;
@@ -74,9 +80,18 @@ DEVICE void shard_sum_body(T* partial, long long stride, const T* per_image, int
   const int begin = s * size, end = images - begin > size ? begin + size : images;
   for (int k = first; k < last; k++) {
     T total = T(0);
-    for (int i = begin; i < end; i++) total = total + per_image[static_cast<long long>(i) * c + k];
+    for (int i = begin; i < end; i++) total = total + load<1>(per_image + static_cast<long long>(i) * c + k)[0];
     partial[s * stride + k] = total;
   }
+}
+
+template <class T>
+DEVICE void shard_sum_body(T* partial, long long stride, const T* per_image, int images, int size, int c) {
+  shard_sum_of(partial, stride, per_image, images, size, c);
+}
+template <class T>
+DEVICE void shard_sum_reals_body(T* partial, long long stride, const real* per_image, int images, int size, int c) {
+  shard_sum_of(partial, stride, per_image, images, size, c);
 }
 
 template <int COUNT, int N>
@@ -118,12 +133,15 @@ DEVICE void tree_sum_body(T* out, const T* partial, long long stride, int count,
   }
 }
 
-BLOCK_KERNEL(pixel_sum, kSumThreads, (real* out, const real* x, int hw, int c), (out, x, hw, c))
+BLOCK_KERNEL(pixel_sum, kSumThreads, (acc * out, real* rounded, const real* x, int hw, int c), (out, rounded, x, hw, c))
 GEOMETRY(pixel_sum, kSumThreads, kSumChannels)
-KERNEL(shard_sum, kElementThreads, (real* partial, long long stride, const real* per_image, int images, int size, int c),
+KERNEL(shard_sum, kElementThreads, (acc * partial, long long stride, const acc* per_image, int images, int size, int c),
        (partial, stride, per_image, images, size, c))
 GEOMETRY(shard_sum, kElementThreads, kElements)
-KERNEL(tree_sum, kElementThreads, (real* out, const real* partial, long long stride, int count, long long n),
+KERNEL(shard_sum_reals, kElementThreads, (acc * partial, long long stride, const real* per_image, int images, int size, int c),
+       (partial, stride, per_image, images, size, c))
+GEOMETRY(shard_sum_reals, kElementThreads, kElements)
+KERNEL(tree_sum, kElementThreads, (acc * out, const acc* partial, long long stride, int count, long long n),
        (out, partial, stride, count, n))
 GEOMETRY(tree_sum, kElementThreads, kElements)
 

@@ -3,22 +3,32 @@ package kernels
 import "ddgpu/gpu"
 
 var (
-	pixelSum = declare("pixel_sum", "ppii")
-	shardSum = declare("shard_sum", "plpiii")
-	treeSum  = declare("tree_sum", "pplil")
+	pixelSum      = declare("pixel_sum", "pppii")
+	shardSum      = declare("shard_sum", "plpiii")
+	shardSumReals = declare("shard_sum_reals", "plpiii")
+	treeSum       = declare("tree_sum", "pplil")
 )
 
-// PixelSum computes out[n][c] = Σ_p x[n][p][c], x [n][hw][c].
-func (q *Queue) PixelSum(n, hw, c int, out, x gpu.Ptr) {
+// PixelSum computes out[n][c] = Σ_p x[n][p][c], x [n][hw][c], and the same rounded to what activations are stored as, where rounded is not 0.
+func (q *Queue) PixelSum(n, hw, c int, out, rounded, x gpu.Ptr) {
 	chunks := int(blocks(int64(c), int64(q.geometry(pixelSum)[1])))
-	q.launch(pixelSum, [3]int{n * chunks, 1, 1}, 0, ptr(out), ptr(x), i32(hw), i32(c))
+	q.launch(pixelSum, [3]int{n * chunks, 1, 1}, 0, ptr(out), ptr(rounded), ptr(x), i32(hw), i32(c))
 }
 
 // ShardSum computes partial[s·stride + k] = Σ perImage[i][k] over the images i of shard s, in order, k < c.
 func (q *Queue) ShardSum(s Shards, images, c int, partial gpu.Ptr, stride int64, perImage gpu.Ptr) {
-	g := q.geometry(shardSum)
+	q.shardSum(shardSum, s, images, c, partial, stride, perImage)
+}
+
+// ShardSumActivations is ShardSum of rows that are stored as activations are.
+func (q *Queue) ShardSumActivations(s Shards, images, c int, partial gpu.Ptr, stride int64, perImage gpu.Ptr) {
+	q.shardSum(shardSumReals, s, images, c, partial, stride, perImage)
+}
+
+func (q *Queue) shardSum(k declaration, s Shards, images, c int, partial gpu.Ptr, stride int64, perImage gpu.Ptr) {
+	g := q.geometry(k)
 	chunks := int(blocks(int64(c), int64(g[0])*int64(g[1])))
-	q.launch(shardSum, [3]int{s.Count * chunks, 1, 1}, 0, ptr(partial), i64(stride), ptr(perImage), i32(images), i32(s.Size), i32(c))
+	q.launch(k, [3]int{s.Count * chunks, 1, 1}, 0, ptr(partial), i64(stride), ptr(perImage), i32(images), i32(s.Size), i32(c))
 }
 
 // MaxTreeParts is how many parts TreeSum adds at most.

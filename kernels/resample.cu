@@ -11,7 +11,7 @@ namespace SIMT_VARIANT {
 
 // h, w: the size of x.
 template <class T>
-DEVICE void upsample2_forward_body(T* y, const T* x, int n, int h, int w, int c) {
+DEVICE void upsample2_forward_body(real* y, const real* x, int n, int h, int w, int c) {
   row_elements(4ll * n * h * w, c, [&](long long row, int ch, auto k) {
     constexpr int N = decltype(k)::n;
     const long long line = row / (2 * w);  // n * 2h + the row of y: line / 2 is n * h + the row of x
@@ -21,30 +21,30 @@ DEVICE void upsample2_forward_body(T* y, const T* x, int n, int h, int w, int c)
 }
 
 template <class T>
-DEVICE void upsample2_backward_body(T* dx, const T* dy, int n, int h, int w, int c) {
+DEVICE void upsample2_backward_body(real* dx, const real* dy, int n, int h, int w, int c) {
   row_elements(static_cast<long long>(n) * h * w, c, [&](long long row, int ch, auto k) {
     constexpr int N = decltype(k)::n;
-    const T* p = dy + (row / w * 4 * w + row % w * 2) * c + ch;
-    const T* q = p + 2ll * w * c;
+    const real* p = dy + (row / w * 4 * w + row % w * 2) * c + ch;
+    const real* q = p + 2ll * w * c;
     store(dx + row * c + ch, (load<N>(p) + load<N>(p + c)) + (load<N>(q) + load<N>(q + c)));
   });
 }
 
 // h, w: the size of x.
 template <class T>
-DEVICE void avgpool2_forward_body(T* y, const T* x, int n, int h, int w, int c) {
+DEVICE void avgpool2_forward_body(real* y, const real* x, int n, int h, int w, int c) {
   const int oh = h / 2, ow = w / 2;
   row_elements(static_cast<long long>(n) * oh * ow, c, [&](long long row, int ch, auto k) {
     constexpr int N = decltype(k)::n;
     const long long line = row / ow;
-    const T* p = x + ((line / oh * h + line % oh * 2) * w + row % ow * 2) * c + ch;
-    const T* q = p + static_cast<long long>(w) * c;
+    const real* p = x + ((line / oh * h + line % oh * 2) * w + row % ow * 2) * c + ch;
+    const real* q = p + static_cast<long long>(w) * c;
     store(y + row * c + ch, T(0.25) * ((load<N>(p) + load<N>(p + c)) + (load<N>(q) + load<N>(q + c))));
   });
 }
 
 template <class T>
-DEVICE void avgpool2_backward_body(T* dx, const T* dy, int n, int h, int w, int c) {
+DEVICE void avgpool2_backward_body(real* dx, const real* dy, int n, int h, int w, int c) {
   const int oh = h / 2, ow = w / 2;
   row_elements(static_cast<long long>(n) * h * w, c, [&](long long row, int ch, auto k) {
     constexpr int N = decltype(k)::n;

@@ -27,7 +27,7 @@ func TestSampleUpdateGolden(t *testing.T) {
 	objectives := map[string]sampler.Objective{"epsilon": sampler.Eps, "sample": sampler.X0, "v_prediction": sampler.V}
 	const images, perImage = 2, 60
 	for _, spec := range tiles {
-		for _, r := range []kernels.Real{kernels.F32, kernels.F64} {
+		for _, r := range []kernels.Precision{kernels.FP32, kernels.FP64} {
 			withKernels(t, spec, r, func(h *harness) {
 				golden(t, "diffusion.safetensors", "dd", func(name string, c attributes, values func(string) []float64) {
 					s, err := schedule.New(schedule.Config{Name: c.Schedule, Steps: c.T})
@@ -58,9 +58,10 @@ func TestSampleUpdateGolden(t *testing.T) {
 							want[i*perImage+e] += sigma * (z[e] - noise[i*perImage+e])
 						}
 					}
-					x, tableAt, stateAt := h.reals(values("sample")), h.reals(table), h.state(state)
-					h.SampleUpdate(images, perImage, x, h.reals(values("model_output")), tableAt, stateAt)
+					x, input, tableAt, stateAt := h.reals(values("sample")), h.poison(images*perImage), h.reals(table), h.state(state)
+					h.SampleUpdate(images, perImage, x, input, h.reals(values("model_output")), tableAt, stateAt)
 					near(t, spec+" "+name, h.read(x, images*perImage), want, bound(r))
+					near(t, spec+" "+name+" input", h.read(input, images*perImage), want, bound(r))
 					times := h.poison(images)
 					h.SampleTime(images, times, tableAt, stateAt)
 					if got := h.read(times, images); got[0] != float64(c.Timestep) || got[1] != got[0] {
@@ -76,13 +77,13 @@ func TestSampleUpdateGolden(t *testing.T) {
 func TestSampleUpdateNaN(t *testing.T) {
 	const perImage, bad = 150, 77
 	for _, spec := range tiles {
-		withKernels(t, spec, kernels.F32, func(h *harness) {
+		withKernels(t, spec, kernels.FP32, func(h *harness) {
 			out := make([]float64, perImage)
 			out[bad], out[bad+1], out[bad+2] = math.NaN(), 1e30, -1e30
 			for _, sigma := range []float64{0, 1} {
 				x := h.reals(make([]float64, perImage))
 				table := h.reals([]float64{0, 1, 1, 1, 0, 0, sigma, 1})
-				h.SampleUpdate(1, perImage, x, h.reals(out), table, h.state(kernels.StepState{}))
+				h.SampleUpdate(1, perImage, x, h.poison(perImage), h.reals(out), table, h.state(kernels.StepState{}))
 				got := h.read(x, perImage)
 				for i, v := range got {
 					if math.IsNaN(v) != (i == bad) {

@@ -6,14 +6,14 @@
 namespace SIMT_VARIANT {
 
 template <class T>
-DEVICE void scale_body(T* y, const T* x, long long n, T s) {
+DEVICE void scale_body(real* y, const real* x, long long n, T s) {
   elements(n, [&](long long i, auto w) {
     constexpr int N = decltype(w)::n;
     store(y + i, s * load<N>(x + i));
   });
 }
 
-KERNEL(scale, kElementThreads, (real* y, const real* x, long long n, real s), (y, x, n, s))
+KERNEL(scale, kElementThreads, (real* y, const real* x, long long n, acc s), (y, x, n, s))
 GEOMETRY(scale, kElementThreads, kElements)
 
 }  // namespace SIMT_VARIANT

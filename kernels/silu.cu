@@ -6,7 +6,7 @@
 namespace SIMT_VARIANT {
 
 template <class T>
-DEVICE void silu_forward_body(T* y, const T* x, long long n) {
+DEVICE void silu_forward_body(real* y, const real* x, long long n) {
   elements(n, [&](long long i, auto w) {
     constexpr int N = decltype(w)::n;
     const vec<T, N> a = load<N>(x + i);
@@ -15,7 +15,7 @@ DEVICE void silu_forward_body(T* y, const T* x, long long n) {
 }
 
 template <class T>
-DEVICE void silu_backward_body(T* dx, const T* dy, const T* x, long long n) {
+DEVICE void silu_backward_body(real* dx, const real* dy, const real* x, long long n) {
   elements(n, [&](long long i, auto w) {
     constexpr int N = decltype(w)::n;
     const vec<T, N> a = load<N>(x + i), s = sigmoid(a), one = vec<T, N>::splat(T(1));

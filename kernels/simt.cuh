@@ -13,14 +13,29 @@
 #define SIMT_VARIANT ptx
 #endif
 
-#ifdef SIMT_REAL_F64
+// real is what activations and their gradients are stored as; acc is what is computed in, and what parameters, their gradients,
+// statistics and scalars are. A body's T is always acc.
+struct bf16 {  // the upper half of a float
+  uint16_t bits;
+};
+#if defined(SIMT_REAL_F64)
 using real = double;
+using acc = double;
+#elif defined(SIMT_BF16)
+using real = bf16;
+using acc = float;
 #else
 using real = float;
+using acc = float;
 #endif
 
 #if defined(SIMT_HOST) && !defined(SIMT_TILES_GPU)
 #define SIMT_TILES_HOST 1
+#endif
+
+// Matrix products on tensor cores; the host's tiles compute the same from the same inputs without them.
+#if (defined(SIMT_BF16) || defined(SIMT_TF32)) && !defined(SIMT_TILES_HOST)
+#define SIMT_TENSOR 1
 #endif
 
 #ifdef SIMT_HOST
@@ -107,7 +122,7 @@ struct simt_param<uint64_t> {
   static constexpr int align = 1;
 };
 template <>
-struct simt_param<real> {
+struct simt_param<acc> {
   static constexpr simt::Param kind = simt::Param::real;
   static constexpr int align = 1;
 };
@@ -146,7 +161,7 @@ constexpr simt::Entry simt_entry(const char* name, const char* variant, void (*)
 #define SIMT_LIST(section_name) __attribute__((section(section_name), used, retain))
 
 #define SIMT_ENTRY(name, max_threads, cooperative, params, args)                                           \
-  static void name##_entry params { name##_body<real> args; }                                              \
+  static void name##_entry params { name##_body<acc> args; }                                               \
   static void name##_invoke(void* const* simt_args) { simt_unpack(name##_entry, simt_args); }              \
   static constexpr simt::Entry name##_table =                                                              \
       simt_entry(#name, SIMT_STRING(SIMT_VARIANT), name##_entry, name##_invoke, max_threads, cooperative); \
@@ -221,7 +236,7 @@ DEVICE T simt_shuffled(T v, uint32_t lane, int mode) {
 #define SIMT_ENTRY(name, max_threads, min_blocks, params, args)                                                           \
   extern "C" __global__ __launch_bounds__(max_threads,                                                                    \
                                           min_blocks > SIMT_MIN_BLOCKS ? min_blocks : SIMT_MIN_BLOCKS) void name params { \
-    name##_body<real> args;                                                                                               \
+    name##_body<acc> args;                                                                                                \
   }
 #define KERNEL(name, max_threads, params, args) SIMT_ENTRY(name, max_threads, 0, params, args)
 #define KERNEL_MIN(name, max_threads, min_blocks, params, args) SIMT_ENTRY(name, max_threads, min_blocks, params, args)

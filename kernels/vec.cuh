@@ -16,8 +16,8 @@ constexpr int kVec = 16;                              // values per vector
 constexpr int kElementThreads = 1, kElements = 4096;  // elementwise kernels: threads per block, consecutive elements per thread
 #else
 constexpr int kWarp = 32;
-constexpr int kVec = 4;
-constexpr int kElementThreads = 256, kElements = 4;
+constexpr int kVec = 16 / sizeof(real);  // 128 bits of a tensor of reals
+constexpr int kElementThreads = 256, kElements = kVec;
 #endif
 
 // width<N> as an argument carries N into a lambda.
@@ -26,9 +26,11 @@ struct width {
   static constexpr int n = N;
 };
 
-// load<N>(p): N values at p. In the GPU configuration p is 16-byte aligned where N > 1, on the host tiles any address will do.
+// load<N>(p): N values at p. In the GPU configuration p is aligned to the N values, to 16 bytes at most; on the host tiles any
+// address will do.
 template <int N, class T>
 DEVICE vec<T, N> load(const T* p) {
+  static_assert(sizeof(T) >= 4, "bf16 has functions of its own");
 #ifndef SIMT_TILES_HOST
   if constexpr (N > 1) return vec<T, N>::load_aligned(p);
 #endif
@@ -40,6 +42,121 @@ DEVICE void store(T* p, vec<T, N> a) {
   if constexpr (N > 1) return a.store_aligned(p);
 #endif
   a.store(p);
+}
+
+// bf16 is read as float, exactly, and written rounded to nearest even; every NaN becomes 0x7fff, as cvt.rn.bf16 has it.
+#ifdef SIMT_HOST
+template <int N>
+struct bf16_lanes {
+  typedef uint16_t type __attribute__((ext_vector_type(N)));
+#ifdef SIMT_TILES_HOST
+  typedef type memory __attribute__((aligned(2)));
+#else
+  typedef type memory __attribute__((aligned(N * 2 < 16 ? N * 2 : 16)));
+#endif
+  typedef uint32_t words __attribute__((ext_vector_type(N)));
+};
+template <int N>
+DEVICE vec<float, N> load(const bf16* p) {
+  using L = bf16_lanes<N>;
+  const typename L::type bits = *reinterpret_cast<const typename L::memory*>(p);
+  const typename L::words w = __builtin_convertvector(bits, typename L::words) << 16;
+  vec<float, N> r;
+  __builtin_memcpy(&r, &w, sizeof w);
+  return r;
+}
+template <int N>
+DEVICE void store(bf16* p, vec<float, N> a) {
+  using L = bf16_lanes<N>;
+  typename L::words w;
+  __builtin_memcpy(&w, &a, sizeof w);
+  w = (w & 0x7fffffffu) > 0x7f800000u ? typename L::words(0x7fff0000u) : w + 0x7fffu + (w >> 16 & 1u);
+  *reinterpret_cast<typename L::memory*>(p) = __builtin_convertvector(w >> 16, typename L::type);
+}
+#else
+template <int N>
+struct bf16_words {  // N / 2 words, the lower value in the lower half
+#ifdef __clang__
+  typedef uint32_t type __attribute__((ext_vector_type(N / 2)));
+#else
+  struct alignas(N * 2) type {
+    uint32_t w[N / 2];
+    __device__ __forceinline__ uint32_t& operator[](int i) { return w[i]; }
+    __device__ __forceinline__ uint32_t operator[](int i) const { return w[i]; }
+  };
+#endif
+};
+DEVICE float bf16_bits_as_float(uint32_t bits) {
+  float r;
+  __builtin_memcpy(&r, &bits, 4);
+  return r;
+}
+template <int N>
+DEVICE vec<float, N> load(const bf16* p) {
+  vec<float, N> r;
+  if constexpr (N == 1) {
+    r.v[0] = bf16_bits_as_float(static_cast<uint32_t>(p->bits) << 16);
+  } else {
+    constexpr int M = N > 8 ? 8 : N;
+    UNROLL for (int q = 0; q < N / M; q++) {
+      const typename bf16_words<M>::type b = reinterpret_cast<const typename bf16_words<M>::type*>(p)[q];
+      UNROLL for (int i = 0; i < M / 2; i++) {
+        r.v[q * M + 2 * i] = bf16_bits_as_float(b[i] << 16);
+        r.v[q * M + 2 * i + 1] = bf16_bits_as_float(b[i] & 0xffff0000u);
+      }
+    }
+  }
+  return r;
+}
+template <int N>
+DEVICE void store(bf16* p, vec<float, N> a) {
+  if constexpr (N == 1) {
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(p->bits) : "f"(a.v[0]));
+  } else {
+    constexpr int M = N > 8 ? 8 : N;
+    UNROLL for (int q = 0; q < N / M; q++) {
+      typename bf16_words<M>::type b;
+      UNROLL for (int i = 0; i < M / 2; i++) {
+        uint32_t w;  // the first source becomes the upper half
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w) : "f"(a.v[q * M + 2 * i + 1]), "f"(a.v[q * M + 2 * i]));
+        b[i] = w;
+      }
+      reinterpret_cast<typename bf16_words<M>::type*>(p)[q] = b;
+    }
+  }
+}
+#endif
+
+// The type that values stored as T are computed in.
+template <class T>
+struct accumulator {
+  using type = T;
+};
+template <>
+struct accumulator<bf16> {
+  using type = float;
+};
+template <class T>
+using acc_of = typename accumulator<T>::type;
+
+// As load and store, of an address of which only the alignment of one value is known.
+template <int N, class P>
+DEVICE vec<acc_of<P>, N> load_loose(const P* p) {
+#ifdef SIMT_TILES_HOST
+  return load<N>(p);
+#else
+  vec<acc_of<P>, N> a;
+  UNROLL for (int i = 0; i < N; i++) a.set(i, load<1>(p + i)[0]);
+  return a;
+#endif
+}
+template <class P, class T, int N>
+DEVICE void store_loose(P* p, vec<T, N> a) {
+#ifdef SIMT_TILES_HOST
+  store(p, a);
+#else
+  UNROLL for (int i = 0; i < N; i++) store(p + i, vec<T, 1>::splat(a[i]));
+#endif
 }
 
 // True where rows of c elements start at addresses that load<kVec> may take.

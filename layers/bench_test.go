@@ -51,16 +51,16 @@ func BenchmarkCIFAR10(b *testing.B) {
 
 func benchmarkPass(b *testing.B, g *Graph, batch int, train bool) {
 	r := rand.New(rand.NewPCG(1, 2))
-	onHost(b, kernels.F32, func(m *machine) {
+	onHost(b, kernels.FP32, func(m *machine) {
 		o := PlanOptions{Train: train}
 		if train {
 			o.Shards = shards(min(8, batch), batch/min(8, batch))
 		}
 		t := newTrial(m, g, randomData(r, g, batch), o)
 		pass := func() {
-			t.instance.Forward(m.queue, t.w, t.state, 0)
+			t.instance.Forward(m.queue, Weights{Arena: t.w}, t.state, 0)
 			if train {
-				t.instance.Backward(m.queue, t.w, t.partial, t.state, 0)
+				t.instance.Backward(m.queue, Weights{Arena: t.w}, t.partial, t.state, 0)
 			}
 			m.sync()
 		}

@@ -1,6 +1,9 @@
 package layers
 
-import "ddgpu/kernels"
+import (
+	"ddgpu/gpu"
+	"ddgpu/kernels"
+)
 
 // conv is a convolution or a linear layer, with what joins it in its epilogue:
 //
@@ -94,7 +97,7 @@ func (o conv) kind() string {
 
 func (o conv) needs() needs {
 	n := needs{inputs: []int{0}, params: true, adds: true}
-	if o.bias >= 0 && !o.perImage && o.shape.OH*o.shape.OW > 1 {
+	if o.sums() {
 		n.scratch = []int64{int64(o.shape.Cout)}
 	}
 	if o.residual {
@@ -105,6 +108,9 @@ func (o conv) needs() needs {
 	}
 	return n
 }
+
+// sums says whether backward adds up the pixels of the output's gradient: a vector's gradient is its own sum.
+func (o conv) sums() bool { return o.perImage || o.bias >= 0 && o.shape.OH*o.shape.OW > 1 }
 
 func (o conv) forward(c *call) {
 	g := o.shape
@@ -118,7 +124,7 @@ func (o conv) forward(c *call) {
 	if o.residual {
 		e.Residual = c.in(i)
 	}
-	c.q.ConvForward(g, c.out(), c.in(0), c.weight(o.weight), e)
+	c.q.ConvForward(g, c.out(), c.in(0), c.matrix(o.weight), e)
 }
 
 func (o conv) backward(c *call) {
@@ -129,19 +135,21 @@ func (o conv) backward(c *call) {
 		c.q.Scale(int64(g.N)*int64(pixels)*int64(g.Cout), dy, dy, o.scale)
 	}
 	c.q.ConvBackwardWeight(g, c.shards, c.gradient(o.weight), c.stride(), dy, c.in(0))
-	sums := dy
-	switch {
-	case o.perImage:
-		sums = c.dIn(1)
-		c.q.PixelSum(g.N, pixels, g.Cout, sums, dy)
-	case o.bias >= 0 && pixels > 1:
-		sums = c.scratch(0)
-		c.q.PixelSum(g.N, pixels, g.Cout, sums, dy)
+	if o.sums() {
+		var perImage gpu.Ptr
+		if o.perImage {
+			perImage = c.dIn(1)
+		}
+		c.q.PixelSum(g.N, pixels, g.Cout, c.scratch(0), perImage, dy)
 	}
-	if o.bias >= 0 {
-		c.q.ShardSum(c.shards, g.N, g.Cout, c.gradient(o.bias), c.stride(), sums)
+	switch {
+	case o.bias < 0:
+	case o.sums():
+		c.q.ShardSum(c.shards, g.N, g.Cout, c.gradient(o.bias), c.stride(), c.scratch(0))
+	default:
+		c.q.ShardSumActivations(c.shards, g.N, g.Cout, c.gradient(o.bias), c.stride(), dy)
 	}
 	if dx := c.dIn(0); dx != 0 {
-		c.q.ConvBackwardData(g, dx, dy, c.weight(o.weight), kernels.Epilogue{Residual: c.prior()})
+		c.q.ConvBackwardData(g, dx, dy, c.matrix(o.weight), kernels.Epilogue{Residual: c.prior()})
 	}
 }

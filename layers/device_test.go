@@ -20,7 +20,7 @@ type machine struct {
 type failure struct{ err error }
 
 // onHost runs f on the thread of a host device.
-func onHost(t testing.TB, real kernels.Real, f func(m *machine)) {
+func onHost(t testing.TB, real kernels.Precision, f func(m *machine)) {
 	t.Helper()
 	g, err := gpu.Open("host")
 	if err != nil {
@@ -64,18 +64,18 @@ func (m *machine) sync() {
 }
 
 func (m *machine) write(p gpu.Ptr, v []float64) {
-	m.check(m.device.Write(p, m.library.Real().Bytes(v)))
+	m.check(m.device.Write(p, m.library.Precision().Bytes(v)))
 }
 
 func (m *machine) read(p gpu.Ptr, n int64) []float64 {
-	b := make([]byte, n*m.library.Real().Size())
+	b := make([]byte, n*m.library.Precision().Size())
 	m.check(m.device.Read(b, p))
-	return m.library.Real().Values(b)
+	return m.library.Precision().Values(b)
 }
 
 // upload makes a copy of v on the device.
 func (m *machine) upload(v []float64) gpu.Ptr {
-	p, err := m.device.Alloc("test", int64(len(v))*m.library.Real().Size())
+	p, err := m.device.Alloc("test", int64(len(v))*m.library.Precision().Size())
 	m.check(err)
 	m.write(p, v)
 	return p

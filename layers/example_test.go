@@ -22,7 +22,7 @@ func ExampleGraph_Plan() {
 	}
 	fmt.Print(plan)
 	// Output:
-	// parameters      136.36 MiB  35746307 in 328 tensors, f32
+	// parameters      136.36 MiB  35746307 in 328 tensors, fp32
 	// activations    4343.79 MiB  batch 128, forward and backward
 	// workspace         0.50 MiB
 	// total          4480.65 MiB
@@ -57,7 +57,7 @@ func ExampleInstance_Forward() {
 	device := machine.Devices[0]
 	prediction := make([]float32, graph.Out.Elements())
 	err = device.Do(func() error {
-		library, err := kernels.Load(device, kernels.F32)
+		library, err := kernels.Load(device, kernels.FP32)
 		if err != nil {
 			return err
 		}
@@ -84,7 +84,7 @@ func ExampleInstance_Forward() {
 				return err
 			}
 		}
-		network.Forward(queue, arena, 0, 0)
+		network.Forward(queue, layers.Weights{Arena: arena}, 0, 0)
 		if err := queue.Err(); err != nil {
 			return err
 		}

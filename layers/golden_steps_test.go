@@ -14,10 +14,10 @@ import (
 // TestGoldenSteps takes ten steps of Adam with clipping and an average of the weights, and compares losses, gradient norms and the weights
 // at the end with PyTorch's.
 func TestGoldenSteps(t *testing.T) {
-	for _, real := range []kernels.Real{kernels.F32, kernels.F64} {
+	for _, real := range []kernels.Precision{kernels.FP32, kernels.FP64} {
 		t.Run(fmt.Sprint(real), func(t *testing.T) {
 			bound := 1e-4
-			if real == kernels.F64 {
+			if real == kernels.FP64 {
 				bound = 1e-9
 			}
 			testGoldenSteps(t, openGolden(t, "unet_a.safetensors"), real, bound)
@@ -25,7 +25,7 @@ func TestGoldenSteps(t *testing.T) {
 	}
 }
 
-func testGoldenSteps(t *testing.T, file golden, real kernels.Real, bound float64) {
+func testGoldenSteps(t *testing.T, file golden, real kernels.Precision, bound float64) {
 	var steps struct {
 		Count                 int
 		LR, Beta1, Beta2, Eps float64
@@ -44,7 +44,7 @@ func testGoldenSteps(t *testing.T, file golden, real kernels.Real, bound float64
 	_, norms := file.read("steps.grad_norm")
 
 	onHost(t, real, func(m *machine) {
-		plan, err := graph.Plan(PlanOptions{Batch: batch, Train: true, Real: real})
+		plan, err := graph.Plan(PlanOptions{Batch: batch, Train: true, Precision: real})
 		m.check(err)
 		i, err := plan.Instantiate(m.device, m.library)
 		m.check(err)
@@ -64,13 +64,13 @@ func testGoldenSteps(t *testing.T, file golden, real kernels.Real, bound float64
 			}})))
 			m.write(i.X, x[k])
 			m.write(i.Time, times[k*batch:(k+1)*batch])
-			i.Forward(m.queue, w, 0, 0)
+			i.Forward(m.queue, Weights{Arena: w}, 0, 0)
 			m.sync()
 			loss, dy := squareLoss(m.read(i.Y, int64(len(target[k]))), target[k])
 			m.write(i.DY, dy)
-			i.Backward(m.queue, w, gradient, 0, 0)
+			i.Backward(m.queue, Weights{Arena: w}, gradient, 0, 0)
 			m.queue.GradNorm(n, gradNorm, scratch, gradient)
-			m.queue.Adam(adam, w, m1, m2, average, gradient, gradNorm, state)
+			m.queue.Adam(adam, w, m1, m2, average, 0, gradient, gradNorm, state)
 			m.sync()
 			got := m.read(gradNorm, 1)[0]
 			if e := relative([]float64{loss, got}, []float64{losses[k], norms[k]}); !(e <= bound) {

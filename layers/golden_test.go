@@ -110,9 +110,9 @@ func relative(got, want []float64) float64 {
 
 // TestGoldenUNets compares whole networks with PyTorch: activations, loss, the gradient of every parameter and of the input.
 func TestGoldenUNets(t *testing.T) {
-	for _, real := range []kernels.Real{kernels.F32, kernels.F64} {
+	for _, real := range []kernels.Precision{kernels.FP32, kernels.FP64} {
 		bound := 1e-4
-		if real == kernels.F64 {
+		if real == kernels.FP64 {
 			bound = 1e-10
 		}
 		for _, name := range []string{"a", "b", "c", "d", "e"} {
@@ -123,7 +123,7 @@ func TestGoldenUNets(t *testing.T) {
 	}
 }
 
-func testGoldenUNet(t *testing.T, file golden, real kernels.Real, bound float64) {
+func testGoldenUNet(t *testing.T, file golden, real kernels.Precision, bound float64) {
 	text := file.file.Metadata["config"]
 	// The caller centres the input: x is fed as 2x − 1, and dx is twice what the network gives.
 	centred := strings.Contains(text, `"center_input_sample": true`)
@@ -144,7 +144,7 @@ func testGoldenUNet(t *testing.T, file golden, real kernels.Real, bound float64)
 	}
 	batch := len(times)
 	onHost(t, real, func(m *machine) {
-		plan, err := graph.Plan(PlanOptions{Batch: batch, Train: true, Real: real, InputGradient: true,
+		plan, err := graph.Plan(PlanOptions{Batch: batch, Train: true, Precision: real, InputGradient: true,
 			Shards: kernels.Shards{Count: 2, Size: (batch + 1) / 2}})
 		m.check(err)
 		instance, err := plan.Instantiate(m.device, m.library)
@@ -171,7 +171,7 @@ func testGoldenUNet(t *testing.T, file golden, real kernels.Real, bound float64)
 				compare(name, m.read(instance.at[plan.nodes[k].out[0]], int64(batch)*n.out[0].shape.Elements()), file.image(name))
 			}
 		}
-		instance.Forward(m.queue, w, 0, 0)
+		instance.Forward(m.queue, Weights{Arena: w}, 0, 0)
 		m.sync()
 
 		y := m.read(instance.Y, int64(len(target)))
@@ -179,7 +179,7 @@ func testGoldenUNet(t *testing.T, file golden, real kernels.Real, bound float64)
 		_, want := file.read("loss")
 		compare("loss", []float64{loss}, want)
 		m.write(instance.DY, dy)
-		instance.Backward(m.queue, w, partial, 0, 0)
+		instance.Backward(m.queue, Weights{Arena: w}, partial, 0, 0)
 		m.sync()
 		dx := m.read(instance.DX, int64(len(x)))
 		if centred {

@@ -94,7 +94,7 @@ var nodeCases = []struct {
 
 // TestNodeGradients compares the gradient of each kind of node, for every element of its weights and input, with central differences in float64.
 func TestNodeGradients(t *testing.T) {
-	onHost(t, kernels.F64, func(m *machine) {
+	onHost(t, kernels.FP64, func(m *machine) {
 		for _, c := range nodeCases {
 			r := seeded(t)
 			b := newBuilder(c.in)
@@ -157,7 +157,7 @@ func TestUNetGradients(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := seeded(t)
-			onHost(t, kernels.F64, func(m *machine) {
+			onHost(t, kernels.FP64, func(m *machine) {
 				tr := newTrial(m, g, randomData(r, g, 1), PlanOptions{Train: true, Dropout: true, InputGradient: true})
 				tr.forward()
 				parts, dx := tr.backward()

@@ -10,7 +10,7 @@ type Shape struct{ H, W, C int }
 
 func (s Shape) String() string { return fmt.Sprintf("%dx%dx%d", s.H, s.W, s.C) }
 
-// Elements is how many reals one image has.
+// Elements is how many numbers one image has.
 func (s Shape) Elements() int64 { return int64(s.H) * int64(s.W) * int64(s.C) }
 
 func (s Shape) pixels() int { return s.H * s.W }
@@ -70,8 +70,8 @@ type needs struct {
 	output bool  // backward reads the output's value
 	params bool  // there are parameters
 
-	kept      []int64   // reals of one image that forward leaves for backward
-	scratch   []int64   // reals of one image that backward works in
+	kept      []int64   // statistics and sums of one image that forward leaves for backward
+	scratch   []int64   // sums of one image that backward works in
 	constants []float64 // a table that forward reads
 
 	// adds: backward can leave the gradient of input 0 out, and can add another gradient to it.

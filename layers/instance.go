@@ -10,7 +10,7 @@ import (
 
 // Instance is a plan with memory on a device. Its methods are called inside the device's Do.
 type Instance struct {
-	// X is the input [N][H][W][C], Time the N steps (reals) that the images are at, Labels their N classes (int32; 0 without classes).
+	// X is the input [N][H][W][C], Time the N steps (as parameters are stored) that the images are at, Labels their N classes (int32; 0 without classes).
 	X, Time, Labels gpu.Ptr
 	// Y is the output. With Train, DY is where the caller puts its gradient before Backward, which leaves it as it is. With InputGradient, DX
 	// is the gradient of X.
@@ -25,8 +25,8 @@ type Instance struct {
 
 // Instantiate allocates the plan's memory on the device of a library. Nothing is allocated later.
 func (p *Plan) Instantiate(d *gpu.Device, l *kernels.Library) (*Instance, error) {
-	if l.Real() != p.Options.Real || l.Device() != d {
-		return nil, fmt.Errorf("a plan in %v for device %d, kernels in %v for device %d", p.Options.Real, d.Index, l.Real(), l.Device().Index)
+	if l.Precision() != p.Options.Precision || l.Device() != d {
+		return nil, fmt.Errorf("a plan in %v for device %d, kernels in %v for device %d", p.Options.Precision, d.Index, l.Precision(), l.Device().Index)
 	}
 	i := &Instance{plan: p, device: d, at: make([]gpu.Ptr, len(p.storages))}
 	err := i.allocate()
@@ -88,7 +88,7 @@ func (i *Instance) writeConstants() error {
 		if t.constants == nil {
 			continue
 		}
-		if err := i.device.Write(i.at[s], i.plan.Options.Real.Bytes(t.constants)); err != nil {
+		if err := i.device.Write(i.at[s], i.plan.Options.Precision.AccBytes(t.constants)); err != nil {
 			return err
 		}
 	}
@@ -108,9 +108,13 @@ func (i *Instance) Close() error {
 	return errors.Join(errs...)
 }
 
-// Forward queues the computation of Y from X, Time and Labels. weights is an arena; state is a kernels.StepState and offset the position of
+// Weights is where a network's parameters are: an arena of them, and one of the same layout in which those that go into matrix products are as
+// activations are stored. Matrices is 0 where that is the same type: then the products take Arena.
+type Weights struct{ Arena, Matrices gpu.Ptr }
+
+// Forward queues the computation of Y from X, Time and Labels. state is a kernels.StepState and offset the position of
 // the batch's first image after state.First, which dropout layers draw by; without dropout they are not read.
-func (i *Instance) Forward(q *kernels.Queue, weights, state gpu.Ptr, offset int64) {
+func (i *Instance) Forward(q *kernels.Queue, weights Weights, state gpu.Ptr, offset int64) {
 	c := i.call(q, weights, 0, state, offset)
 	for k, n := range i.plan.Graph.nodes {
 		if c.node = &i.plan.nodes[k]; c.node.idle {
@@ -125,7 +129,7 @@ func (i *Instance) Forward(q *kernels.Queue, weights, state gpu.Ptr, offset int6
 
 // Backward queues the computation of each shard's gradient of the weights from DY, after a Forward with the same arguments. partial is
 // Shards.Count arenas one after another; elements that belong to no tensor are not written, so it must be cleared once before they are read.
-func (i *Instance) Backward(q *kernels.Queue, weights, partial, state gpu.Ptr, offset int64) {
+func (i *Instance) Backward(q *kernels.Queue, weights Weights, partial, state gpu.Ptr, offset int64) {
 	if !i.plan.Options.Train {
 		q.Fail(errors.New("a backward pass of a plan without Train"))
 		return
@@ -142,19 +146,27 @@ func (i *Instance) Backward(q *kernels.Queue, weights, partial, state gpu.Ptr, o
 	}
 }
 
-func (i *Instance) call(q *kernels.Queue, weights, partial, state gpu.Ptr, offset int64) call {
+func (i *Instance) call(q *kernels.Queue, weights Weights, partial, state gpu.Ptr, offset int64) call {
+	p := i.plan.Options.Precision
+	if weights.Matrices == 0 {
+		if p.Size() != p.AccSize() {
+			q.Fail(fmt.Errorf("a network in %v without rounded weights", p))
+		}
+		weights.Matrices = weights.Arena
+	}
 	return call{i: i, q: q, images: i.plan.Options.Batch, shards: i.plan.Options.Shards, weights: weights, partial: partial, state: state, offset: offset}
 }
 
 // call is where everything lies for one node in one Forward or Backward.
 type call struct {
-	i                       *Instance
-	node                    *binding
-	q                       *kernels.Queue
-	images                  int
-	shards                  kernels.Shards
-	weights, partial, state gpu.Ptr
-	offset                  int64
+	i              *Instance
+	node           *binding
+	q              *kernels.Queue
+	images         int
+	shards         kernels.Shards
+	weights        Weights
+	partial, state gpu.Ptr
+	offset         int64
 }
 
 func (c *call) address(s slot) gpu.Ptr {
@@ -180,15 +192,23 @@ func (c *call) prior() gpu.Ptr { return c.address(c.node.prior) }
 // term is one of the gradients that a fan-out adds up.
 func (c *call) term(j int) gpu.Ptr { return c.address(c.node.terms[j]) }
 
-// weight and gradient are a parameter's place in the weights, and in the first shard's gradients; 0 for parameter −1.
-func (c *call) weight(param int) gpu.Ptr   { return c.at(c.weights, param) }
-func (c *call) gradient(param int) gpu.Ptr { return c.at(c.partial, param) }
+// weight and gradient are a parameter's place in the weights, and in the first shard's gradients; 0 for parameter −1. matrix is its place among
+// those that matrix products take.
+func (c *call) weight(param int) gpu.Ptr {
+	return c.at(c.weights.Arena, param, c.precision().AccSize())
+}
+func (c *call) gradient(param int) gpu.Ptr { return c.at(c.partial, param, c.precision().AccSize()) }
+func (c *call) matrix(param int) gpu.Ptr {
+	return c.at(c.weights.Matrices, param, c.precision().Size())
+}
 
-func (c *call) at(arena gpu.Ptr, param int) gpu.Ptr {
+func (c *call) precision() kernels.Precision { return c.i.plan.Options.Precision }
+
+func (c *call) at(arena gpu.Ptr, param int, size int64) gpu.Ptr {
 	if param < 0 {
 		return 0
 	}
-	return arena.Offset(c.i.plan.Graph.Params[param].Offset * c.i.plan.Options.Real.Size())
+	return arena.Offset(c.i.plan.Graph.Params[param].Offset * size)
 }
 
 // stride is from one shard's gradients to the next one's, in elements.

@@ -37,7 +37,7 @@ func unets(t testing.TB) []*Graph {
 // step for which the plan has it.
 func TestOverlapKeepsBits(t *testing.T) {
 	r := seeded(t)
-	onHost(t, kernels.F32, func(m *machine) {
+	onHost(t, kernels.FP32, func(m *machine) {
 		for _, g := range unets(t) {
 			d := randomData(r, g, 3)
 			for _, o := range []PlanOptions{{}, {Train: true}, {Train: true, Dropout: true, InputGradient: true, Shards: shards(4, 1)}} {
@@ -89,7 +89,7 @@ func TestOverlapKeepsBits(t *testing.T) {
 // TestBatchIndependence: an image has the same output, and a shard the same gradient, whatever else is in the launch.
 func TestBatchIndependence(t *testing.T) {
 	r := seeded(t)
-	onHost(t, kernels.F32, func(m *machine) {
+	onHost(t, kernels.FP32, func(m *machine) {
 		for _, g := range unets(t) {
 			d := randomData(r, g, 5)
 			options := PlanOptions{Train: true, Dropout: true, InputGradient: true, Shards: shards(4, 2)} // two, two, one and no images
@@ -134,15 +134,15 @@ func TestBatchIndependence(t *testing.T) {
 // TestCapture runs a pass as a graph, in which nothing may be allocated or waited for.
 func TestCapture(t *testing.T) {
 	r := seeded(t)
-	onHost(t, kernels.F32, func(m *machine) {
+	onHost(t, kernels.FP32, func(m *machine) {
 		g := unets(t)[0]
 		tr := newTrial(m, g, randomData(r, g, 2), PlanOptions{Train: true, Dropout: true})
 		y := tr.forward()
 		want, _ := tr.backward()
 		m.write(tr.partial, make([]float64, g.ArenaElements))
 		captured, err := m.queue.Stream().Capture(func() error {
-			tr.instance.Forward(m.queue, tr.w, tr.state, tr.offset)
-			tr.instance.Backward(m.queue, tr.w, tr.partial, tr.state, tr.offset)
+			tr.instance.Forward(m.queue, Weights{Arena: tr.w}, tr.state, tr.offset)
+			tr.instance.Backward(m.queue, Weights{Arena: tr.w}, tr.partial, tr.state, tr.offset)
 			return m.queue.Err()
 		})
 		m.check(err)
@@ -164,10 +164,10 @@ func TestCapture(t *testing.T) {
 
 func TestInstanceErrors(t *testing.T) {
 	g := unets(t)[0]
-	onHost(t, kernels.F32, func(m *machine) {
-		double, err := g.Plan(PlanOptions{Batch: 1, Real: kernels.F64})
+	onHost(t, kernels.FP32, func(m *machine) {
+		double, err := g.Plan(PlanOptions{Batch: 1, Precision: kernels.FP64})
 		m.check(err)
-		if _, err := double.Instantiate(m.device, m.library); err == nil || !strings.Contains(err.Error(), "a plan in f64") {
+		if _, err := double.Instantiate(m.device, m.library); err == nil || !strings.Contains(err.Error(), "a plan in fp64") {
 			t.Errorf("error is %v", err)
 		}
 		huge, err := g.Plan(PlanOptions{Batch: 1 << 23})
@@ -184,7 +184,7 @@ func TestInstanceErrors(t *testing.T) {
 		}
 		tr := newTrial(m, g, randomData(seeded(t), g, 1), PlanOptions{})
 		q := m.library.NewQueue(m.queue.Stream())
-		tr.instance.Backward(q, tr.w, tr.w, 0, 0)
+		tr.instance.Backward(q, Weights{Arena: tr.w}, tr.w, 0, 0)
 		if err := q.Err(); err == nil || !strings.Contains(err.Error(), "without Train") {
 			t.Errorf("error is %v", err)
 		}

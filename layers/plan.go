@@ -15,8 +15,8 @@ type PlanOptions struct {
 	Train bool
 	// Shards divides the batch for the parameter gradients; its zero value is one shard. Used with Train.
 	Shards kernels.Shards
-	// Real is the number type.
-	Real kernels.Real
+	// Precision is the number types.
+	Precision kernels.Precision
 	// Dropout lets the dropout layers act; without it they cost nothing.
 	Dropout bool
 	// InputGradient makes Backward compute the gradient of X as well.
@@ -105,9 +105,14 @@ func (p *planner) new(name string, bytes int64, step int) slot {
 	return slot(len(p.storages) - 1)
 }
 
-// reals makes storage for a number of reals for each image.
+// reals makes storage for a number of activations for each image.
 func (p *planner) reals(name string, perImage int64, step int) slot {
-	return p.new(name, perImage*int64(p.Options.Batch)*p.Options.Real.Size(), step)
+	return p.new(name, perImage*int64(p.Options.Batch)*p.Options.Precision.Size(), step)
+}
+
+// sums is reals for statistics and sums, which have the type of parameters.
+func (p *planner) sums(name string, perImage int64, step int) slot {
+	return p.new(name, perImage*int64(p.Options.Batch)*p.Options.Precision.AccSize(), step)
 }
 
 // use notes that a step reads or writes what lies there.
@@ -126,7 +131,7 @@ func (p *planner) forward() {
 	g, o := p.Graph, p.Options
 	p.at = make([]slot, g.values)
 	p.x = p.always(p.reals("input", g.In.Elements(), 0))
-	p.time = p.always(p.reals("time", 1, 0))
+	p.time = p.always(p.sums("time", 1, 0))
 	p.labels, p.dy, p.dx = none, none, none
 	if g.Classes > 0 {
 		p.labels = p.always(p.new("labels", int64(o.Batch)*4, 0))
@@ -148,11 +153,11 @@ func (p *planner) forward() {
 			}
 			b.out = append(b.out, p.at[v.index])
 		}
-		for _, reals := range need.kept {
-			b.kept = append(b.kept, p.reals(n.name, reals, i))
+		for _, sums := range need.kept {
+			b.kept = append(b.kept, p.sums(n.name, sums, i))
 		}
 		if need.constants != nil {
-			b.constants = p.always(p.new(n.name, int64(len(need.constants))*o.Real.Size(), 0))
+			b.constants = p.always(p.new(n.name, int64(len(need.constants))*o.Precision.AccSize(), 0))
 			p.storages[b.constants].constants = need.constants
 		}
 	}
@@ -204,8 +209,8 @@ func (p *planner) backward() {
 		for _, s := range b.kept {
 			p.use(s, step)
 		}
-		for _, reals := range need.scratch {
-			s := p.reals(n.name, reals, step)
+		for _, sums := range need.scratch {
+			s := p.sums(n.name, sums, step)
 			p.storages[s].workspace = true
 			b.scratch = append(b.scratch, s)
 		}

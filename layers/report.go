@@ -18,12 +18,12 @@ func (p *Plan) String() string {
 		line := fmt.Sprintf("%-12s%10.2f MiB  %s", name, float64(bytes)/(1<<20), note)
 		b.WriteString(strings.TrimSpace(line) + "\n")
 	}
-	parameters := p.Graph.Parameters * p.Options.Real.Size()
+	parameters := p.Graph.Parameters * p.Options.Precision.AccSize()
 	purpose := "forward"
 	if p.Options.Train {
 		purpose = "forward and backward"
 	}
-	row("parameters", parameters, fmt.Sprintf("%d in %d tensors, %v", p.Graph.Parameters, len(p.Graph.Params), p.Options.Real))
+	row("parameters", parameters, fmt.Sprintf("%d in %d tensors, %v", p.Graph.Parameters, len(p.Graph.Params), p.Options.Precision))
 	row("activations", p.Activations, fmt.Sprintf("batch %d, %s", p.Options.Batch, purpose))
 	row("workspace", p.Workspace, "")
 	row("total", parameters+p.Total(), "")

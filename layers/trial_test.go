@@ -82,7 +82,7 @@ type trial struct {
 
 func newTrial(m *machine, g *Graph, d data, o PlanOptions) *trial {
 	t := &trial{machine: m, data: d, graph: g}
-	o.Batch, o.Real = d.images, m.library.Real()
+	o.Batch, o.Precision = d.images, m.library.Precision()
 	var err error
 	t.plan, err = g.Plan(o)
 	m.check(err)
@@ -128,18 +128,18 @@ func (t *trial) close() {
 }
 
 func (t *trial) forward() []float64 {
-	t.instance.Forward(t.queue, t.w, t.state, t.offset)
+	t.instance.Forward(t.queue, Weights{Arena: t.w}, t.state, t.offset)
 	t.sync()
 	return t.read(t.instance.Y, int64(len(t.dy)))
 }
 
 // backward is the gradient of each shard by tensor, and that of the input, after a forward.
 func (t *trial) backward() (shards [][]Tensor, dx []float64) {
-	t.instance.Backward(t.queue, t.w, t.partial, t.state, t.offset)
+	t.instance.Backward(t.queue, Weights{Arena: t.w}, t.partial, t.state, t.offset)
 	t.sync()
 	arena := t.graph.ArenaElements
 	for s := range t.plan.Options.Shards.Count {
-		shards = append(shards, t.graph.ToPublic(t.read(t.partial.Offset(int64(s)*arena*t.library.Real().Size()), arena)))
+		shards = append(shards, t.graph.ToPublic(t.read(t.partial.Offset(int64(s)*arena*t.library.Precision().Size()), arena)))
 	}
 	if t.instance.DX != 0 {
 		dx = t.read(t.instance.DX, int64(len(t.x)))

@@ -99,15 +99,15 @@ func attentionCase(g kernels.Attention, backward bool) Case {
 			}
 		}
 		if !backward {
-			y, lse := b.Out("y", a.y), b.Out("lse", a.lse)
+			y, lse := b.Out("y", a.y), b.OutAcc("lse", a.lse)
 			b.Launch(func(queue *kernels.Queue) { queue.AttentionForward(g, y, lse, q, k, v) })
 			b.Again("image by image", func(queue *kernels.Queue) {
 				each(func(r, s func(gpu.Ptr) gpu.Ptr) { queue.AttentionForward(one, r(y), s(lse), r(q), r(k), r(v)) })
 			})
 			return
 		}
-		dy, y, lse := b.In(a.dy), b.In(a.y), b.In(a.lse)
-		dq, dk, dv, delta := b.Out("dq", a.dq), b.Out("dk", a.dk), b.Out("dv", a.dv), b.Out("delta", a.delta)
+		dy, y, lse := b.In(a.dy), b.In(a.y), b.InAcc(a.lse)
+		dq, dk, dv, delta := b.Out("dq", a.dq), b.Out("dk", a.dk), b.Out("dv", a.dv), b.OutAcc("delta", a.delta)
 		b.Launch(func(queue *kernels.Queue) { queue.AttentionBackward(g, dq, dk, dv, delta, dy, y, lse, q, k, v) })
 		b.Again("image by image", func(queue *kernels.Queue) {
 			each(func(r, s func(gpu.Ptr) gpu.Ptr) {

@@ -39,7 +39,7 @@ type Ceilings struct {
 }
 
 // Bench times the bench cases on a device (it calls d.Do itself).
-func Bench(d *gpu.Device, r kernels.Real, o Options) ([]Timing, error) {
+func Bench(d *gpu.Device, r kernels.Precision, o Options) ([]Timing, error) {
 	if o.Seed == 0 {
 		o.Seed = rand.Uint64()
 	}
@@ -80,7 +80,7 @@ func timeCase(d *gpu.Device, q *kernels.Queue, op string, c Case, o Options) (t 
 	if b.err != nil {
 		return t, b.err
 	}
-	t = Timing{Op: op, Shape: c.Shape, Bytes: c.Bytes * float64(q.Real().Size()) / 4, FLOPs: c.FLOPs}
+	t = Timing{Op: op, Shape: c.Shape, Bytes: c.Bytes * float64(q.Precision().Size()) / 4, FLOPs: c.FLOPs}
 	times, err := timesOf(d, q, o.Repeats, b.launches...)
 	if err != nil {
 		return t, err
@@ -156,7 +156,7 @@ func measureCeilings(d *gpu.Device, q *kernels.Queue, repeats int) (c Ceilings, 
 		return c, err
 	}
 	bytes = min(bytes, free/8) / 256 * 256
-	n := bytes / q.Real().Size()
+	n := bytes / q.Precision().Size()
 	x, y, z := b.Scratch(int(n)), b.Scratch(int(n)), b.Scratch(int(n))
 	var copied error
 	copying := fastest(func(q *kernels.Queue) { copied = join(copied, q.Stream().Copy(y, x, bytes)) })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"ddgpu/gpu"
 	"ddgpu/kernels"
@@ -31,6 +32,7 @@ type array struct {
 	guard   byte
 	want    []float64 // nil: not an output
 	scratch bool      // content may change
+	acc     bool      // of the type that parameters and statistics have; otherwise of activations'
 	hash    [32]byte  // of the output's bits after the launches
 }
 
@@ -52,10 +54,10 @@ const (
 // Rand is the source of the case's random numbers.
 func (b *Builder) Rand() *rand.Rand { return b.rng }
 
-// Real is the number type under test.
-func (b *Builder) Real() kernels.Real { return b.queue.Real() }
+// Precision is what is under test.
+func (b *Builder) Precision() kernels.Precision { return b.queue.Precision() }
 
-// Normal is n draws from N(0, 1), rounded to the number type under test.
+// Normal is n draws from N(0, 1), rounded to what an activation can be.
 func (b *Builder) Normal(n int) []float64 {
 	v := make([]float64, n)
 	for i := range v {
@@ -64,12 +66,15 @@ func (b *Builder) Normal(n int) []float64 {
 	return v
 }
 
-// Round rounds to the number type under test.
-func (b *Builder) Round(x float64) float64 {
-	if b.Real() == kernels.F32 {
-		return float64(float32(x))
+// Round rounds to what an activation can be.
+func (b *Builder) Round(x float64) float64 { return b.Precision().Round(x) }
+
+// RoundAcc rounds to what a sum can be.
+func (b *Builder) RoundAcc(x float64) float64 {
+	if b.Precision() == kernels.FP64 {
+		return x
 	}
-	return x
+	return float64(float32(x))
 }
 
 // Want is the n values that reference returns; where only the time is of interest it is not called.
@@ -84,9 +89,14 @@ func (b *Builder) Want(n int, reference func() []float64) []float64 {
 	return v
 }
 
-// In is device memory that holds v. Launches must leave it as it is.
+// In is device memory that holds v as activations. Launches must leave it as it is.
 func (b *Builder) In(v []float64) gpu.Ptr {
-	return b.place(&array{name: "an input", content: bytes.Clone(b.Real().Bytes(v)), guard: nanByte})
+	return b.place(&array{name: "an input", content: bytes.Clone(b.Precision().Bytes(v)), guard: nanByte})
+}
+
+// InAcc is device memory that holds v as parameters and statistics.
+func (b *Builder) InAcc(v []float64) gpu.Ptr {
+	return b.place(&array{name: "an input", content: bytes.Clone(b.Precision().AccBytes(v)), guard: nanByte, acc: true})
 }
 
 // InInt32 is device memory that holds v.
@@ -99,8 +109,14 @@ func (b *Builder) InBytes(v []byte) gpu.Ptr {
 
 // Out is an output, full of NaNs, that the launches must make `want`; where want is NaN they must not write.
 func (b *Builder) Out(name string, want []float64) gpu.Ptr {
-	content := bytes.Repeat([]byte{nanByte}, len(want)*int(b.Real().Size()))
+	content := bytes.Repeat([]byte{nanByte}, len(want)*int(b.Precision().Size()))
 	return b.place(&array{name: name, content: content, guard: guardByte, want: want})
+}
+
+// OutAcc is Out of parameters' gradients and statistics.
+func (b *Builder) OutAcc(name string, want []float64) gpu.Ptr {
+	content := bytes.Repeat([]byte{nanByte}, len(want)*int(b.Precision().AccSize()))
+	return b.place(&array{name: name, content: content, guard: guardByte, want: want, acc: true})
 }
 
 // InOut is memory that holds v, which the launches must make `want`.
@@ -108,17 +124,33 @@ func (b *Builder) InOut(name string, v, want []float64) gpu.Ptr {
 	if len(v) != len(want) && b.err == nil {
 		b.err = fmt.Errorf("%s: %d values become %d", name, len(v), len(want))
 	}
-	return b.place(&array{name: name, content: bytes.Clone(b.Real().Bytes(v)), guard: guardByte, want: want})
+	return b.place(&array{name: name, content: bytes.Clone(b.Precision().Bytes(v)), guard: guardByte, want: want})
 }
 
-// Scratch is n reals full of NaNs, not compared.
+// InOutAcc is InOut of parameters and statistics.
+func (b *Builder) InOutAcc(name string, v, want []float64) gpu.Ptr {
+	if len(v) != len(want) && b.err == nil {
+		b.err = fmt.Errorf("%s: %d values become %d", name, len(v), len(want))
+	}
+	return b.place(&array{name: name, content: bytes.Clone(b.Precision().AccBytes(v)), guard: guardByte, want: want, acc: true})
+}
+
+// Scratch is n sums full of NaNs, not compared.
 func (b *Builder) Scratch(n int) gpu.Ptr {
-	content := bytes.Repeat([]byte{nanByte}, n*int(b.Real().Size()))
-	return b.place(&array{name: "scratch", content: content, guard: guardByte, scratch: true})
+	content := bytes.Repeat([]byte{nanByte}, n*int(b.Precision().AccSize()))
+	return b.place(&array{name: "scratch", content: content, guard: guardByte, scratch: true, acc: true})
 }
 
-// Offset is the address n reals behind p.
-func (b *Builder) Offset(p gpu.Ptr, n int) gpu.Ptr { return p.Offset(int64(n) * b.Real().Size()) }
+// Offset is the address n values behind p, which is the start of one of the case's arrays, or 0.
+func (b *Builder) Offset(p gpu.Ptr, n int) gpu.Ptr {
+	size := b.Precision().Size()
+	for _, a := range b.arrays {
+		if a.at == p && a.acc {
+			size = b.Precision().AccSize()
+		}
+	}
+	return p.Offset(int64(n) * size)
+}
 
 // Launch adds launches to the case; they run when it is built.
 func (b *Builder) Launch(f func(q *kernels.Queue)) { b.launches = append(b.launches, f) }
@@ -154,6 +186,12 @@ func (b *Builder) free() error {
 		first = join(first, b.device.Free(a.at-guardBytes))
 	}
 	return first
+}
+
+// storesRounded says whether an output has less precision than sums, which a case's own bound is made for.
+func (b *Builder) storesRounded() bool {
+	p := b.Precision()
+	return p.Size() < p.AccSize() && slices.ContainsFunc(b.arrays, func(a *array) bool { return a.want != nil && !a.acc })
 }
 
 // reset puts all memory back as it was before the launches.
@@ -212,7 +250,11 @@ func (b *Builder) compare(r *Result) error {
 		}
 		a.hash = sha256.Sum256(content)
 		h.Write(a.hash[:])
-		if e := relativeError(b.Real().Values(content), a.want); r.Output == "" || !(e <= r.Error) {
+		got := b.Precision().Values
+		if a.acc {
+			got = b.Precision().AccValues
+		}
+		if e := relativeError(got(content), a.want); r.Output == "" || !(e <= r.Error) {
 			r.Error, r.Output = e, a.name
 		}
 	}

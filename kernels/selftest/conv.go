@@ -166,7 +166,7 @@ func epilogue(b *Builder, p parts, n, pixels, c int) (e kernels.Epilogue, apply 
 	scale := 1.0
 	if p.bias {
 		bias = b.Normal(c)
-		e.Bias = b.In(bias)
+		e.Bias = b.InAcc(bias)
 	}
 	if p.perImage {
 		e.PerImageStride = c + 16
@@ -262,7 +262,7 @@ func convBackwardWeightCase(g kernels.Conv, s kernels.Shards) Case {
 	return Case{Shape: shape, Bytes: bytes, FLOPs: g.FLOPs(), Build: func(b *Builder) {
 		x, dy := b.Normal(xSize(g)), b.Normal(ySize(g))
 		stride := (wSize(g) + 31) / 16 * 16
-		partial := b.Out("partial", b.Want(s.Count*stride, func() []float64 {
+		partial := b.OutAcc("partial", b.Want(s.Count*stride, func() []float64 {
 			want := untouched(s.Count * stride)
 			convBackwardWeight(g, s, want, stride, dy, x)
 			return want

@@ -72,10 +72,10 @@ func newTraining(b *Builder, g kernels.Noise) *training {
 	roots := make([]float64, 2*g.T)
 	for n := range g.T {
 		bar := (float64(n) + b.rng.Float64()) / float64(g.T)
-		roots[n], roots[g.T+n] = b.Round(math.Sqrt(1-bar)), b.Round(math.Sqrt(bar))
+		roots[n], roots[g.T+n] = b.RoundAcc(math.Sqrt(1-bar)), b.RoundAcc(math.Sqrt(bar))
 	}
 	s.signal, s.noise = roots[:g.T], roots[g.T:]
-	s.statePtr, s.images, s.roots = b.inState(s.state), b.InBytes(s.bytes), b.In(roots)
+	s.statePtr, s.images, s.roots = b.inState(s.state), b.InBytes(s.bytes), b.InAcc(roots)
 	if !b.timing {
 		s.reference()
 	}
@@ -125,7 +125,7 @@ func noiseAddCase(g kernels.Noise) Case {
 	return Case{Shape: noiseShape(g), Bytes: 5 * elements, FLOPs: 3 * elements, Build: func(b *Builder) {
 		s := newTraining(b, g)
 		xn := b.Out("x_n", b.Want(len(s.bytes), func() []float64 { return s.xn }))
-		t := b.Out("t", b.Want(g.N, func() []float64 { return s.t }))
+		t := b.OutAcc("t", b.Want(g.N, func() []float64 { return s.t }))
 		b.Launch(func(q *kernels.Queue) { q.NoiseAdd(s.g, xn, t, s.images, s.statePtr, s.roots, timeScale) })
 		b.Again("in two launches", func(q *kernels.Queue) {
 			k := g.N / 2
@@ -169,7 +169,7 @@ func lossCase(g kernels.Noise, o kernels.Objective, gradient bool) Case {
 		if gradient {
 			dy = b.Out("dy", b.Want(len(y), func() []float64 { return dyWant }))
 		}
-		loss, yp := b.Out("loss", lossWant), b.In(y)
+		loss, yp := b.OutAcc("loss", lossWant), b.In(y)
 		b.Launch(func(q *kernels.Queue) { q.Loss(s.g, o, dy, loss, yp, s.images, s.statePtr, s.roots, scale) })
 		b.Again("in two launches", func(q *kernels.Queue) {
 			k := g.N / 2
@@ -218,9 +218,10 @@ func dropoutCase(n, perImage, site int, p float64) Case {
 func sampleStartCase(n, perImage int) Case {
 	return Case{Shape: fmt.Sprintf("%d×%d", n, perImage), Bytes: 4 * float64(n*perImage), Build: func(b *Builder) {
 		s := b.state(1000)
-		x := b.Out("x", b.Want(n*perImage, func() []float64 { return normals(s, kernels.DrawStart, 0, 0, n, perImage) }))
+		want := b.Want(n*perImage, func() []float64 { return normals(s, kernels.DrawStart, 0, 0, n, perImage) })
+		x, input := b.OutAcc("x", want), b.Out("input", want)
 		state := b.inState(s)
-		b.Launch(func(q *kernels.Queue) { q.SampleStart(n, int64(perImage), x, state) })
+		b.Launch(func(q *kernels.Queue) { q.SampleStart(n, int64(perImage), x, input, state) })
 	}}
 }
 
@@ -232,7 +233,7 @@ func sampleTable(b *Builder, s kernels.StepState, rows int, sigma, clip float64)
 	}
 	row = table[int(s.Step)*kernels.SampleRowLength:][:kernels.SampleRowLength]
 	copy(row, b.Normal(6))
-	row[6], row[7] = b.Round(sigma), b.Round(clip)
+	row[6], row[7] = b.RoundAcc(sigma), b.RoundAcc(clip)
 	return table, row
 }
 
@@ -240,14 +241,14 @@ func sampleTimeCase(n int) Case {
 	return Case{Shape: fmt.Sprint(n), Bytes: 4 * float64(n), Build: func(b *Builder) {
 		s := b.state(9)
 		table, row := sampleTable(b, s, 9, 0, 1)
-		t := b.Out("t", b.Want(n, func() []float64 {
+		t := b.OutAcc("t", b.Want(n, func() []float64 {
 			t := make([]float64, n)
 			for i := range t {
 				t[i] = row[0]
 			}
 			return t
 		}))
-		tablePtr, state := b.In(table), b.inState(s)
+		tablePtr, state := b.InAcc(table), b.inState(s)
 		b.Launch(func(q *kernels.Queue) { q.SampleTime(n, t, tablePtr, state) })
 	}}
 }
@@ -258,7 +259,7 @@ func sampleUpdateCase(n, perImage int, sigma, clip float64) Case {
 		s := b.state(9)
 		table, row := sampleTable(b, s, 9, sigma, clip)
 		x, out := b.Normal(n*perImage), b.Normal(n*perImage)
-		xp := b.InOut("x", x, b.Want(len(x), func() []float64 {
+		want := b.Want(len(x), func() []float64 {
 			z := normals(s, kernels.DrawSampling, s.Step, 0, n, perImage)
 			next := make([]float64, len(x))
 			for i := range x {
@@ -266,9 +267,10 @@ func sampleUpdateCase(n, perImage int, sigma, clip float64) Case {
 				next[i] = row[3]*x0 + row[4]*x[i] + row[5]*out[i] + row[6]*z[i]
 			}
 			return next
-		}))
-		outPtr, tablePtr, state := b.In(out), b.In(table), b.inState(s)
-		b.Launch(func(q *kernels.Queue) { q.SampleUpdate(n, int64(perImage), xp, outPtr, tablePtr, state) })
+		})
+		xp, input := b.InOutAcc("x", x, want), b.Out("input", want)
+		outPtr, tablePtr, state := b.In(out), b.InAcc(table), b.inState(s)
+		b.Launch(func(q *kernels.Queue) { q.SampleUpdate(n, int64(perImage), xp, input, outPtr, tablePtr, state) })
 	}}
 }
 

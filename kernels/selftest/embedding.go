@@ -34,11 +34,11 @@ func timestepCase(n, dim int, flip bool, shift, maxTime float64) Case {
 	return Case{Shape: shape, Bound: 1e-6, Bytes: 4 * float64(n*dim), FLOPs: 15 * float64(n*dim), Build: func(b *Builder) {
 		t := make([]float64, n)
 		for i := range t {
-			t[i] = b.Round(b.rng.Float64() * maxTime)
+			t[i] = b.RoundAcc(b.rng.Float64() * maxTime)
 		}
 		freq := kernels.TimestepFrequencies(dim, shift, 10000)
 		y := b.Out("y", b.Want(n*dim, func() []float64 { return timestepReference(t, freq, dim, flip) }))
-		tp, fp := b.In(t), b.In(freq)
+		tp, fp := b.InAcc(t), b.InAcc(freq)
 		b.Launch(func(q *kernels.Queue) { q.TimestepEmbedding(n, dim, flip, y, tp, fp) })
 	}}
 }
@@ -62,7 +62,7 @@ func embeddingForwardCase(n, c, classes int) Case {
 			}
 			return y
 		}))
-		xp, tp, lp := b.In(x), b.In(table), b.InInt32(labels)
+		xp, tp, lp := b.In(x), b.InAcc(table), b.InInt32(labels)
 		b.Launch(func(q *kernels.Queue) { q.EmbeddingForward(n, c, classes, y, xp, tp, lp) })
 	}}
 }
@@ -72,7 +72,7 @@ func embeddingBackwardCase(s kernels.Shards, images, c, classes int) Case {
 	return Case{Shape: shape, Bytes: 4 * float64(images*c+s.Count*classes*c), FLOPs: float64(images * c), Build: func(b *Builder) {
 		dy, labels := b.Normal(images*c), b.labels(images, classes)
 		size := classes * c
-		partial := b.Out("partial", b.Want(s.Count*size, func() []float64 {
+		partial := b.OutAcc("partial", b.Want(s.Count*size, func() []float64 {
 			p := make([]float64, s.Count*size)
 			for i := range images {
 				for j := range c {

@@ -147,11 +147,11 @@ func TestGoldenVectors(t *testing.T) {
 	slices.SortFunc(ops, func(a, b Op) int { return strings.Compare(a.Name, b.Name) })
 	for _, c := range []struct {
 		spec string
-		real kernels.Real
-	}{{"host", kernels.F32}, {"host,tiles=gpu", kernels.F32}, {"host,tiles=gpu", kernels.F64}} {
+		real kernels.Precision
+	}{{"host", kernels.FP32}, {"host,tiles=gpu", kernels.FP32}, {"host,tiles=gpu", kernels.FP64}} {
 		for i := range ops {
 			ops[i].Cases[0].Bound = 1e-5
-			if c.real == kernels.F64 {
+			if c.real == kernels.FP64 {
 				ops[i].Cases[0].Bound = 1e-12 // PyTorch's sums are in another order
 			}
 		}
@@ -179,7 +179,7 @@ func TestGoldenVectors(t *testing.T) {
 
 // sumRows adds up rows of c values, `rows` for each of n images, in a bias's gradient.
 func sumRows(q *kernels.Queue, n, rows, c int, out, perImage, dy gpu.Ptr) {
-	q.PixelSum(n, rows, c, perImage, dy)
+	q.PixelSum(n, rows, c, perImage, 0, dy)
 	q.ShardSum(kernels.Shards{Count: 1, Size: n}, n, c, out, int64(c), perImage)
 }
 

@@ -159,8 +159,8 @@ func normForwardCase(c normCase) Case {
 	return Case{Shape: c.String(), Bytes: 8 * float64(c.size()), FLOPs: 8 * float64(c.size()), Build: func(b *Builder) {
 		in := c.inputs(b)
 		y := b.Out("y", b.Want(c.size(), func() []float64 { return c.forward(in) }))
-		stats := b.Out("stats", b.Want(c.N*c.Groups*2, func() []float64 { return c.stats(in.x) }))
-		x, gamma, beta, scaleShift := b.In(in.x), b.In(in.gamma), b.In(in.beta), c.scaleShiftIn(b, in)
+		stats := b.OutAcc("stats", b.Want(c.N*c.Groups*2, func() []float64 { return c.stats(in.x) }))
+		x, gamma, beta, scaleShift := b.In(in.x), b.InAcc(in.gamma), b.InAcc(in.beta), c.scaleShiftIn(b, in)
 		b.Launch(func(q *kernels.Queue) { q.GroupNormForward(c.Norm, y, stats, x, gamma, beta, scaleShift, c.stride()) })
 		if half := c.N / 2; half > 0 {
 			b.Again("in two launches", func(q *kernels.Queue) {
@@ -186,13 +186,13 @@ func normBackwardCase(c normCase) Case {
 			})
 		}
 		dx := b.Out("dx", wantOf(c.size(), &want.dx))
-		dGammaBeta := b.Out("dγ, dβ", wantOf(c.N*2*c.C, &want.dGammaBeta))
+		dGammaBeta := b.OutAcc("dγ, dβ", wantOf(c.N*2*c.C, &want.dGammaBeta))
 		var dScaleShift gpu.Ptr
 		if c.scaleShift {
 			dScaleShift = b.Out("dscale, dshift", wantOf(c.N*c.stride(), &want.dScaleShift))
 		}
-		dy, x, gamma, beta, scaleShift := b.In(in.dy), b.In(in.x), b.In(in.gamma), b.In(in.beta), c.scaleShiftIn(b, in)
-		stats := b.In(c.stats(in.x))
+		dy, x, gamma, beta, scaleShift := b.In(in.dy), b.In(in.x), b.InAcc(in.gamma), b.InAcc(in.beta), c.scaleShiftIn(b, in)
+		stats := b.InAcc(c.stats(in.x))
 		b.Launch(func(q *kernels.Queue) {
 			q.GroupNormBackward(c.Norm, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift, c.stride(), stats)
 		})

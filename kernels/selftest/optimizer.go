@@ -11,14 +11,14 @@ import (
 func gradNormCase(n int) Case {
 	return Case{Shape: fmt.Sprint(n), Bytes: 4 * float64(n), FLOPs: 2 * float64(n), Build: func(b *Builder) {
 		g := b.Normal(n)
-		norm := b.Out("norm", b.Want(1, func() []float64 {
+		norm := b.OutAcc("norm", b.Want(1, func() []float64 {
 			var sum float64
 			for _, x := range g {
 				sum += x * x
 			}
 			return []float64{math.Sqrt(sum)}
 		}))
-		gp, scratch := b.In(g), b.Scratch(int(kernels.GradNormScratch(int64(n))))
+		gp, scratch := b.InAcc(g), b.Scratch(int(kernels.GradNormScratch(int64(n))))
 		b.Launch(func(q *kernels.Queue) { q.GradNorm(int64(n), norm, scratch, gp) })
 	}}
 }
@@ -55,7 +55,7 @@ func adamCase(n, step int, a kernels.Adam, norm float64) Case {
 			x := b.Normal(n)
 			for k := range x {
 				if i == 2 {
-					x[k] = b.Round(x[k] * x[k])
+					x[k] = b.RoundAcc(x[k] * x[k])
 				}
 				if n > 3 && k >= n-3 {
 					x[k] = 0
@@ -71,18 +71,30 @@ func adamCase(n, step int, a kernels.Adam, norm float64) Case {
 		}
 		var at [5]gpu.Ptr
 		for i, name := range []string{"p", "m", "v", "ema"} {
-			at[i] = b.InOut(name, arrays[i], want[i])
+			at[i] = b.InOutAcc(name, arrays[i], want[i])
 		}
-		at[4] = b.In(arrays[4])
-		np, state := b.In([]float64{norm}), b.inState(s)
-		b.Launch(func(q *kernels.Queue) { q.Adam(a, at[0], at[1], at[2], at[3], at[4], np, state) })
+		at[4] = b.InAcc(arrays[4])
+		rounded := b.Out("rounded", want[0])
+		np, state := b.InAcc([]float64{norm}), b.inState(s)
+		b.Launch(func(q *kernels.Queue) { q.Adam(a, at[0], at[1], at[2], at[3], rounded, at[4], np, state) })
 		b.Again("in two launches", func(q *kernels.Queue) {
 			k := n / 2 / 16 * 16
 			first, rest := a, a
 			first.N, rest.N = int64(k), int64(n-k)
-			q.Adam(first, at[0], at[1], at[2], at[3], at[4], np, state)
-			q.Adam(rest, b.Offset(at[0], k), b.Offset(at[1], k), b.Offset(at[2], k), b.Offset(at[3], k), b.Offset(at[4], k), np, state)
+			q.Adam(first, at[0], at[1], at[2], at[3], rounded, at[4], np, state)
+			q.Adam(rest, b.Offset(at[0], k), b.Offset(at[1], k), b.Offset(at[2], k), b.Offset(at[3], k), b.Offset(rounded, k), b.Offset(at[4], k), np, state)
 		})
+	}}
+}
+
+func roundCase(n int) Case {
+	return Case{Shape: fmt.Sprint(n), Bytes: 8 * float64(n), Build: func(b *Builder) {
+		x := make([]float64, n)
+		for i := range x {
+			x[i] = b.RoundAcc(b.rng.NormFloat64())
+		}
+		y, xp := b.Out("y", x), b.InAcc(x)
+		b.Launch(func(q *kernels.Queue) { q.Round(int64(n), y, xp) })
 	}}
 }
 
@@ -98,5 +110,9 @@ func optimizerOps() []Op {
 			adamCase(n, 10, kernels.Adam{WeightDecay: 0.1, MaxNorm: 1}, 7),
 			adamCase(n, 1000, kernels.Adam{WeightDecay: 0.1, Decoupled: true, MaxNorm: 5}, 3))
 	}
-	return []Op{norm, adam}
+	round := Op{Name: "round", Bench: []Case{roundCase(1_600_000)}}
+	for _, n := range []int{1, 3, 67, 4100} {
+		round.Cases = append(round.Cases, roundCase(n))
+	}
+	return []Op{norm, adam, round}
 }

@@ -9,19 +9,20 @@ import (
 func pixelSumCase(n, hw, c int) Case {
 	return Case{Shape: fmt.Sprintf("%d×%d×%d", n, hw, c), Bytes: 4 * float64(n*c*(hw+1)), FLOPs: float64(n * hw * c), Build: func(b *Builder) {
 		x := b.Normal(n * hw * c)
-		out := b.Out("out", b.Want(n*c, func() []float64 {
+		want := b.Want(n*c, func() []float64 {
 			sums := make([]float64, n*c)
 			for i, v := range x {
 				sums[i/(hw*c)*c+i%c] += v
 			}
 			return sums
-		}))
+		})
+		out, rounded := b.OutAcc("out", want), b.Out("rounded", want)
 		xp := b.In(x)
-		b.Launch(func(q *kernels.Queue) { q.PixelSum(n, hw, c, out, xp) })
+		b.Launch(func(q *kernels.Queue) { q.PixelSum(n, hw, c, out, rounded, xp) })
 		if half := n / 2; half > 0 {
 			b.Again("in two launches", func(q *kernels.Queue) {
-				q.PixelSum(half, hw, c, out, xp)
-				q.PixelSum(n-half, hw, c, b.Offset(out, half*c), b.Offset(xp, half*hw*c))
+				q.PixelSum(half, hw, c, out, rounded, xp)
+				q.PixelSum(n-half, hw, c, b.Offset(out, half*c), b.Offset(rounded, half*c), b.Offset(xp, half*hw*c))
 			})
 		}
 	}}
@@ -30,30 +31,35 @@ func pixelSumCase(n, hw, c int) Case {
 // exact is the bound of sums whose order is part of their definition: the reference rounds after each addition, so nothing may differ.
 const exact = 1e-30
 
-func shardSumCase(s kernels.Shards, n, c int) Case {
+func shardSumCase(s kernels.Shards, n, c int, activations bool) Case {
 	shape := fmt.Sprintf("%d×%d in %d shards of %d", n, c, s.Count, s.Size)
+	place, launch := (*Builder).InAcc, (*kernels.Queue).ShardSum
+	if activations {
+		shape += ", activations"
+		place, launch = (*Builder).In, (*kernels.Queue).ShardSumActivations
+	}
 	return Case{Shape: shape, Bytes: 4 * float64(n*c+s.Count*c), FLOPs: float64(n * c), Bound: exact, Build: func(b *Builder) {
 		perImage := b.Normal(n * c)
 		stride := (c + 31) / 16 * 16
-		partial := b.Out("partial", b.Want(s.Count*stride, func() []float64 {
+		partial := b.OutAcc("partial", b.Want(s.Count*stride, func() []float64 {
 			want := untouched(s.Count * stride)
 			for shard := range s.Count {
 				for k := range c {
 					var sum float64
 					for i := shard * s.Size; i < min(n, (shard+1)*s.Size); i++ {
-						sum = b.Round(sum + perImage[i*c+k])
+						sum = b.RoundAcc(sum + perImage[i*c+k])
 					}
 					want[shard*stride+k] = sum
 				}
 			}
 			return want
 		}))
-		in := b.In(perImage)
-		b.Launch(func(q *kernels.Queue) { q.ShardSum(s, n, c, partial, int64(stride), in) })
+		in := place(b, perImage)
+		b.Launch(func(q *kernels.Queue) { launch(q, s, n, c, partial, int64(stride), in) })
 		if s.Count > 1 {
 			b.Again("in two launches of half of the shards", func(q *kernels.Queue) {
 				halves(s, n, func(first int, s kernels.Shards, before, n int) {
-					q.ShardSum(s, n, c, b.Offset(partial, first*stride), int64(stride), b.Offset(in, before*c))
+					launch(q, s, n, c, b.Offset(partial, first*stride), int64(stride), b.Offset(in, before*c))
 				})
 			})
 		}
@@ -64,7 +70,7 @@ func treeSumCase(count, n, stride int) Case {
 	shape := fmt.Sprintf("%d×%d stride %d", count, n, stride)
 	return Case{Shape: shape, Bytes: 4 * float64((count+1)*n), FLOPs: float64((count - 1) * n), Bound: exact, Build: func(b *Builder) {
 		partial := b.Normal(count * stride)
-		out := b.Out("out", b.Want(n, func() []float64 {
+		out := b.OutAcc("out", b.Want(n, func() []float64 {
 			sums := make([]float64, n)
 			for k := range sums {
 				var sum func(first, count int) float64
@@ -72,13 +78,13 @@ func treeSumCase(count, n, stride int) Case {
 					if count == 1 {
 						return partial[first*stride+k]
 					}
-					return b.Round(sum(first, count/2) + sum(first+count/2, count/2))
+					return b.RoundAcc(sum(first, count/2) + sum(first+count/2, count/2))
 				}
 				sums[k] = sum(0, count)
 			}
 			return sums
 		}))
-		in := b.In(partial)
+		in := b.InAcc(partial)
 		b.Launch(func(q *kernels.Queue) { q.TreeSum(count, int64(n), out, in, int64(stride)) })
 		if count > 1 {
 			half := b.Scratch(2 * stride)
@@ -97,7 +103,8 @@ func reduceOps() []Op {
 		pixel = append(pixel, pixelSumCase(s[0], s[1], s[2]))
 	}
 	for _, s := range [][4]int{{4, 2, 8, 16}, {4, 2, 5, 33}, {8, 1, 8, 1}, {8, 1, 3, 96}, {1, 7, 7, 100}, {2, 4, 5, 1030}, {2, 3, 6, 4099}} {
-		shard = append(shard, shardSumCase(kernels.Shards{Count: s[0], Size: s[1]}, s[2], s[3]))
+		shards := kernels.Shards{Count: s[0], Size: s[1]}
+		shard = append(shard, shardSumCase(shards, s[2], s[3], false), shardSumCase(shards, s[2], s[3], true))
 	}
 	for _, s := range [][3]int{{1, 5, 16}, {2, 100, 112}, {4, 1, 1}, {8, 1000, 1008}, {8, 37, 37}, {16, 4100, 4112}, {32, 63, 64}} {
 		tree = append(tree, treeSumCase(s[0], s[1], s[2]))
@@ -105,7 +112,7 @@ func reduceOps() []Op {
 	const parameters = 35746307
 	return []Op{
 		{Name: "pixel_sum", Cases: pixel, Bench: []Case{pixelSumCase(32, 784, 32), pixelSumCase(16, 1024, 128), pixelSumCase(16, 256, 256)}},
-		{Name: "shard_sum", Cases: shard, Bench: []Case{shardSumCase(kernels.Shards{Count: 8, Size: 4}, 32, 128)}},
+		{Name: "shard_sum", Cases: shard, Bench: []Case{shardSumCase(kernels.Shards{Count: 8, Size: 4}, 32, 128, false)}},
 		{Name: "tree_sum", Cases: tree, Bench: []Case{treeSumCase(8, 500000, 500000), treeSumCase(8, parameters/8, (parameters/8+15)/16*16)}},
 	}
 }

@@ -114,17 +114,14 @@ func (r Result) String() string {
 	return text
 }
 
-// DefaultBound is the error allowed of a kernel in a number type.
-func DefaultBound(r kernels.Real) float64 {
-	if r == kernels.F64 {
-		return 1e-13
-	}
-	return 1e-5
+// DefaultBound is the error allowed of a kernel in a precision.
+func DefaultBound(p kernels.Precision) float64 {
+	return map[kernels.Precision]float64{kernels.FP32: 1e-5, kernels.TF32: 1e-3, kernels.BF16: 1e-2, kernels.FP64: 1e-13}[p]
 }
 
 // Run runs all cases on a device (it calls d.Do itself). Results that do not pass are not errors of Run: an error means that the device or the
 // harness failed, and comes with the results up to there.
-func Run(d *gpu.Device, r kernels.Real, o Options) ([]Result, error) {
+func Run(d *gpu.Device, r kernels.Precision, o Options) ([]Result, error) {
 	if o.Seed == 0 {
 		o.Seed = rand.Uint64()
 	}
@@ -150,7 +147,7 @@ func Run(d *gpu.Device, r kernels.Real, o Options) ([]Result, error) {
 	return results, err
 }
 
-func onQueue(d *gpu.Device, r kernels.Real, f func(q *kernels.Queue) error) error {
+func onQueue(d *gpu.Device, r kernels.Precision, f func(q *kernels.Queue) error) error {
 	return d.Do(func() error {
 		l, err := kernels.Load(d, r)
 		if err != nil {
@@ -182,7 +179,7 @@ func caseSeed(seed uint64, op, shape string) *rand.Rand {
 func runCase(d *gpu.Device, q *kernels.Queue, op string, c Case, seed uint64) (result Result, err error) {
 	result = Result{Op: op, Shape: c.Shape, Bound: c.Bound, Seed: seed}
 	if c.Bound == 0 {
-		result.Bound = DefaultBound(q.Real())
+		result.Bound = DefaultBound(q.Precision())
 	}
 	before := q.Library().Launches()
 	b := &Builder{device: d, queue: q, rng: caseSeed(seed, op, c.Shape)}
@@ -190,6 +187,9 @@ func runCase(d *gpu.Device, q *kernels.Queue, op string, c Case, seed uint64) (r
 	c.Build(b)
 	if b.err != nil {
 		return result, b.err
+	}
+	if b.storesRounded() {
+		result.Bound = max(result.Bound, DefaultBound(q.Precision()))
 	}
 	if err := b.run(b.launches); err != nil {
 		return result, err

@@ -28,7 +28,7 @@ func onDevice(t *testing.T, spec string, f func(d *gpu.Device) error) {
 }
 
 // run runs the selftest; what does not pass fails the test.
-func run(t *testing.T, spec string, r kernels.Real, o Options) (results []Result) {
+func run(t *testing.T, spec string, r kernels.Precision, o Options) (results []Result) {
 	t.Helper()
 	onDevice(t, spec, func(d *gpu.Device) (err error) {
 		results, err = Run(d, r, o)
@@ -45,12 +45,12 @@ func run(t *testing.T, spec string, r kernels.Real, o Options) (results []Result
 // Every operation in the CPU's configuration: against the references, divided otherwise, and with any number of threads to the same bits.
 func TestHostTiles(t *testing.T) {
 	o := Options{Seed: rand.Uint64(), Short: testing.Short()}
-	same(t, run(t, "host", kernels.F32, o), run(t, "host,threads=3,order=reverse,lazy", kernels.F32, o), "three threads")
+	same(t, run(t, "host", kernels.FP32, o), run(t, "host,threads=3,order=reverse,lazy", kernels.FP32, o), "three threads")
 }
 
 // Every operation in the GPU's configuration, on fibers, in every order of the threads: against the references, and to the same bits.
 func TestGPUTiles(t *testing.T) {
-	for _, r := range []kernels.Real{kernels.F32, kernels.F64} {
+	for _, r := range []kernels.Precision{kernels.FP32, kernels.FP64} {
 		t.Run(r.String(), func(t *testing.T) {
 			o := Options{Seed: rand.Uint64(), Short: testing.Short()}
 			forward := run(t, "host,tiles=gpu", r, o)
@@ -78,7 +78,7 @@ func same(t *testing.T, want, got []Result, what string) {
 }
 
 func TestEveryKernelIsCovered(t *testing.T) {
-	results := run(t, "host", kernels.F32, Options{})
+	results := run(t, "host", kernels.FP32, Options{})
 	if missing := Missing(results); len(missing) > 0 {
 		t.Errorf("no operation launches %s", strings.Join(missing, ", "))
 	}
@@ -96,10 +96,10 @@ func TestEveryKernelIsCovered(t *testing.T) {
 
 // The seed alone decides the inputs, whichever other cases run.
 func TestSeed(t *testing.T) {
-	one := run(t, "host", kernels.F32, Options{Seed: 1})
+	one := run(t, "host", kernels.FP32, Options{Seed: 1})
 	onlyAdd := func(name string) bool { return name == "add" }
-	alone := run(t, "host", kernels.F32, Options{Seed: 1, Match: onlyAdd})
-	other := run(t, "host", kernels.F32, Options{Seed: 2, Match: onlyAdd})
+	alone := run(t, "host", kernels.FP32, Options{Seed: 1, Match: onlyAdd})
+	other := run(t, "host", kernels.FP32, Options{Seed: 2, Match: onlyAdd})
 	if len(alone) == 0 || len(alone) != len(other) {
 		t.Fatalf("%d and %d results", len(alone), len(other))
 	}
@@ -181,7 +181,7 @@ func TestSeesWhatIsWrong(t *testing.T) {
 		{"no output", "no output", func(b *Builder) { b.In(b.Normal(1)) }},
 	} {
 		onDevice(t, "host", func(d *gpu.Device) error {
-			return onQueue(d, kernels.F32, func(q *kernels.Queue) error {
+			return onQueue(d, kernels.FP32, func(q *kernels.Queue) error {
 				r, err := runCase(d, q, c.what, Case{Shape: "1", Build: c.build}, 5)
 				if r.Pass() != (c.what == "nothing") || !strings.Contains(r.Problem, c.problem) {
 					t.Errorf("%s: %v", c.what, r)
@@ -195,7 +195,7 @@ func TestSeesWhatIsWrong(t *testing.T) {
 // A launch that the device refuses is an error of the run that names the case.
 func TestLaunchError(t *testing.T) {
 	onDevice(t, "host,fault=launch:3", func(d *gpu.Device) error {
-		results, err := Run(d, kernels.F32, Options{Seed: 9})
+		results, err := Run(d, kernels.FP32, Options{Seed: 9})
 		if err == nil || !strings.Contains(err.Error(), "selftest of "+All()[0].Name) || !strings.Contains(err.Error(), "seed 9") {
 			t.Errorf("got %v after %d results", err, len(results))
 		}
@@ -206,7 +206,7 @@ func TestLaunchError(t *testing.T) {
 func TestBench(t *testing.T) {
 	onDevice(t, "host", func(d *gpu.Device) error {
 		var heard int
-		timings, err := Bench(d, kernels.F32, Options{Match: func(name string) bool { return name == "shard_sum" || name == "peak" }, Repeats: 1,
+		timings, err := Bench(d, kernels.FP32, Options{Match: func(name string) bool { return name == "shard_sum" || name == "peak" }, Repeats: 1,
 			Timed: func(Timing) { heard++ }})
 		if len(timings) == 0 || len(timings) != heard {
 			t.Errorf("%d timings, %d reported", len(timings), heard)

@@ -89,7 +89,7 @@ Result device_get_name(char* name, int len, CUdevice dev) {
   if (name == nullptr || len <= 0) return CUDA_ERROR_INVALID_VALUE;
   Lock lock(driver->mutex);
   if (find_device(dev) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  snprintf(name, len, "host device %d (%s)", dev, variant_name(false));
+  snprintf(name, len, "host device %d (%s)", dev, variant_name(Precision::fp32));
   return CUDA_SUCCESS;
 }
 

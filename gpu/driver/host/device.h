@@ -102,10 +102,13 @@ struct Event {
   Frontier frontier;
 };
 
+// Which build of the kernels serves a module.
+enum class Precision { fp32, tf32, bf16, fp64 };
+
 struct Module {
   Context* context;
-  bool f64;
-  size_t reals() const { return f64 ? 2 : 1; }  // size of a real in units of a float
+  Precision precision;
+  size_t reals() const { return precision == Precision::fp64 ? 2 : 1; }  // size of a sum in units of a float
   std::string ptx;
   std::map<std::string, struct Function*> functions;
   std::map<std::string, std::pair<CUdeviceptr, size_t>> globals;
@@ -231,9 +234,9 @@ void capture_point(Stream& stream, Event& event);
 Result capture_wait(Stream& stream, const Event& event);
 
 // Kernels (launch.cc, workers.cc).
-const simt::Entry* find_entry(const std::string& name, bool f64);
-const simt::Global* find_global(const std::string& name, bool f64);
-int find_registers(const std::string& name);
+const simt::Entry* find_entry(const std::string& name, Precision p);
+const simt::Global* find_global(const std::string& name, Precision p);
+int find_registers(const std::string& name, Precision p);
 bool choose_variants(char* error, size_t size);
 
 struct Launch {

@@ -66,7 +66,7 @@ constexpr int max_params = 32;
 
 struct Entry {
   const char* name;                   // PTX entry name
-  const char* variant;                // f32_v3, f32_v4, f32_neon, f32_gpu, f64_gpu
+  const char* variant;                // {f32,tf32,bf16}_{v3,v4,neon,gpu}, f64_gpu
   void (*invoke)(void* const* args);  // runs the body once, as simt::current
   int params;
   Param kinds[max_params];

@@ -1,5 +1,5 @@
 // Modules, functions and launches. A module is PTX text, as on a GPU; its entries are served by the kernels that were compiled
-// for the CPU from the same sources. A first line "// ddgpu real=f64" asks for the double-precision variant.
+// for the CPU from the same sources. A first line "// ddgpu precision=bf16" (tf32, fp64) asks for that build of them.
 #include <stdio.h>
 #include <string.h>
 
@@ -28,8 +28,10 @@ constexpr simt::Resources kResources[] = {
     {"", 0},
 };
 
-const char* variant_f32 = nullptr;
-const char* variant_f64 = "f64_gpu";
+// By Precision: as the module's first line has it, and as the kernels' variants begin.
+constexpr const char* kPrecisions[] = {"fp32", "tf32", "bf16", "fp64"};
+constexpr const char* kVariants[] = {"f32_", "tf32_", "bf16_", "f64_"};
+std::string variants[4];
 
 class Kernel : public Work {
  public:
@@ -91,7 +93,7 @@ std::vector<std::string> names_after(const std::string& ptx, const char* keyword
   return names;
 }
 
-const char* const kReal = "// ddgpu real=";
+const char* const kPrecision = "// ddgpu precision=";
 
 Result load(CUmodule* handle, const char* image, std::string* log) {
   Lock lock(driver->mutex);
@@ -102,14 +104,16 @@ Result load(CUmodule* handle, const char* image, std::string* log) {
   auto module = std::make_shared<Module>();
   module->context = context;
   module->ptx = image;
-  module->f64 = false;
-  if (module->ptx.compare(0, strlen(kReal), kReal) == 0) {
-    const std::string real = module->ptx.substr(strlen(kReal), module->ptx.find('\n') - strlen(kReal));
-    if (real != "f32" && real != "f64") {
-      *log = "the first line asks for real=" + real + ": f32 or f64";
+  module->precision = Precision::fp32;
+  if (module->ptx.compare(0, strlen(kPrecision), kPrecision) == 0) {
+    const size_t length = strlen(kPrecision);
+    const std::string asked = module->ptx.substr(length, module->ptx.find('\n') - length);
+    const auto found = std::find(std::begin(kPrecisions), std::end(kPrecisions), asked);
+    if (found == std::end(kPrecisions)) {
+      *log = "the first line asks for precision=" + asked + ": want fp32, tf32, bf16 or fp64";
       return CUDA_ERROR_INVALID_PTX;
     }
-    module->f64 = real == "f64";
+    module->precision = static_cast<Precision>(found - std::begin(kPrecisions));
   }
   if (module->ptx.find(".version") == std::string::npos || module->ptx.find(".target") == std::string::npos) {
     *log = "the image is not PTX: no .version or .target";
@@ -119,8 +123,8 @@ Result load(CUmodule* handle, const char* image, std::string* log) {
   sscanf(module->ptx.c_str() + module->ptx.find(".version"), ".version %d.%d", &major, &minor);
   if (major * 10 + minor > kPtx) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
   for (const std::string& name : names_after(module->ptx, ".entry")) {
-    if (find_entry(name, module->f64) == nullptr) {
-      *log = "entry " + name + " has no build for " + variant_name(module->f64);
+    if (find_entry(name, module->precision) == nullptr) {
+      *log = "entry " + name + " has no build for " + variant_name(module->precision);
       return CUDA_ERROR_NO_BINARY_FOR_GPU;
     }
     module->functions[name] = nullptr;
@@ -171,8 +175,8 @@ Result get_function(CUfunction* handle, CUmodule module_handle, const char* name
     auto function = std::make_shared<Function>();
     function->context = context;
     function->module = module;
-    function->entry = find_entry(name, module->f64);
-    function->registers = find_registers(name);
+    function->entry = find_entry(name, module->precision);
+    function->registers = find_registers(name, module->precision);
     function->max_dynamic_shared = kShared * module->reals();
     it->second = function.get();
     driver->functions[function.get()] = function;
@@ -190,7 +194,7 @@ Result get_global(CUdeviceptr* ptr, size_t* bytes, CUmodule module_handle, const
   if (name == nullptr) return CUDA_ERROR_INVALID_VALUE;
   auto it = module->globals.find(name);
   if (it == module->globals.end()) {
-    const simt::Global* const global = find_global(name, module->f64);
+    const simt::Global* const global = find_global(name, module->precision);
     const std::string declared = std::string(" ") + name + "[";
     if (global == nullptr || module->ptx.find(declared) == std::string::npos) return CUDA_ERROR_NOT_FOUND;
     Result r;
@@ -302,37 +306,40 @@ bool built(const char* variant) {
 }  // namespace
 
 bool choose_variants(char* error, size_t size) {
-  if (driver->config.gpu_tiles) {
-    variant_f32 = "f32_gpu";
-    return true;
-  }
+  const char* target = "gpu";
+  if (!driver->config.gpu_tiles) {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4") && built("f32_v4")) {
-    variant_f32 = "f32_v4";
-  } else if (__builtin_cpu_supports("x86-64-v3")) {
-    variant_f32 = "f32_v3";
-  } else {
-    snprintf(error, size, "the host device needs a processor with AVX2 and FMA (x86-64-v3)");
-    return false;
-  }
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("x86-64-v4") && built("f32_v4")) {
+      target = "v4";
+    } else if (__builtin_cpu_supports("x86-64-v3")) {
+      target = "v3";
+    } else {
+      snprintf(error, size, "the host device needs a processor with AVX2 and FMA (x86-64-v3)");
+      return false;
+    }
 #else
-  (void)error, (void)size;
-  variant_f32 = "f32_neon";
+    (void)error, (void)size;
+    target = "neon";
 #endif
+  }
+  for (int p = 0; p < 4; p++) variants[p] = std::string(kVariants[p]) + target;
+  variants[static_cast<int>(Precision::fp64)] = "f64_gpu";  // there is no other
   return true;
 }
 
-const char* variant_name(bool f64) { return f64 ? variant_f64 : variant_f32; }
+const char* variant_name(Precision p) { return variants[static_cast<int>(p)].c_str(); }
 
-const simt::Entry* find_entry(const std::string& name, bool f64) {
-  return search(__start_simt_entries, __stop_simt_entries, name, variant_name(f64));
+const simt::Entry* find_entry(const std::string& name, Precision p) {
+  return search(__start_simt_entries, __stop_simt_entries, name, variant_name(p));
 }
-const simt::Global* find_global(const std::string& name, bool f64) {
-  return search(__start_simt_globals, __stop_simt_globals, name, variant_name(f64));
+const simt::Global* find_global(const std::string& name, Precision p) {
+  return search(__start_simt_globals, __stop_simt_globals, name, variant_name(p));
 }
 
-int find_registers(const std::string& name) {
+// The table is of the builds for sm_70: those of other precisions are not known.
+int find_registers(const std::string& name, Precision p) {
+  if (p != Precision::fp32 && p != Precision::fp64) return 0;
   for (auto at = __start_simt_resources; at != __stop_simt_resources; at++) {
     if (name == (*at)->name) return (*at)->registers;
   }

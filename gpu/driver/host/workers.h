@@ -10,7 +10,7 @@
 namespace host {
 
 // Name of the kernel variant that serves float or double on this machine.
-const char* variant_name(bool f64);
+const char* variant_name(Precision p);
 
 class Block;  // runs one block at a time (block.cc)
 
