@@ -8,7 +8,7 @@ type silu struct{ shape Shape }
 func (b *builder) silu(name string, x *value) *value { return b.add(name, silu{x.shape}, x.shape, x) }
 
 func (o silu) kind() string { return "silu" }
-func (o silu) needs() needs { return needs{inputs: []int{0}} }
+func (o silu) needs() needs { return needs{inputs: []int{0}, cheap: true} }
 
 func (o silu) forward(c *call) {
 	c.q.SiLUForward(int64(c.images)*o.shape.Elements(), c.out(), c.in(0))
@@ -38,7 +38,7 @@ func (b *builder) dropout(name string, x *value, p float64) *value {
 }
 
 func (o dropout) kind() string { return "dropout" }
-func (o dropout) needs() needs { return needs{dropout: true} }
+func (o dropout) needs() needs { return needs{dropout: true, cheap: true} }
 
 func (o dropout) forward(c *call) {
 	c.q.Dropout(o.size(c), o.site, o.p, c.out(), c.in(0), c.state, c.offset)

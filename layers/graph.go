@@ -78,9 +78,14 @@ type needs struct {
 	adds bool
 	// passes: the gradient of this input, counted from 1, is what backward leaves in the output's gradient.
 	passes int
+	// cheap: computing the output again costs little beside the convolutions around it.
+	cheap bool
 	// dropout: the node is left out of plans without dropout, where its output is its input.
 	dropout bool
 }
+
+// repeats says whether a plan that recomputes does so with the node's output: not with a vector, which is small.
+func (n *node) repeats() bool { return n.op.needs().cheap && n.out[0].shape.pixels() > 1 }
 
 // builder makes a graph. It keeps the first error that a layer has, and adds nothing after it.
 type builder struct {

@@ -136,9 +136,14 @@ func (i *Instance) Backward(q *kernels.Queue, weights Weights, partial, state gp
 	}
 	c := i.call(q, weights, partial, state, offset)
 	for k := len(i.plan.nodes) - 1; k >= 0; k-- {
-		if c.node = &i.plan.nodes[k]; !c.node.backward {
+		if !i.plan.back[k].backward {
 			continue
 		}
+		for j, n := range i.plan.again[k].nodes {
+			c.node = &i.plan.again[k].bindings[j]
+			i.plan.Graph.nodes[n].op.forward(&c)
+		}
+		c.node = &i.plan.back[k]
 		i.plan.Graph.nodes[k].op.backward(&c)
 		if i.after != nil {
 			i.after(k, true)

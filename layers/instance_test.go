@@ -40,7 +40,8 @@ func TestOverlapKeepsBits(t *testing.T) {
 	onHost(t, kernels.FP32, func(m *machine) {
 		for _, g := range unets(t) {
 			d := randomData(r, g, 3)
-			for _, o := range []PlanOptions{{}, {Train: true}, {Train: true, Dropout: true, InputGradient: true, Shards: shards(4, 1)}} {
+			for _, o := range []PlanOptions{{}, {Train: true}, {Train: true, Dropout: true, InputGradient: true, Shards: shards(4, 1)},
+				{Train: true, Dropout: true, InputGradient: true, Recompute: true}, {Train: true, Recompute: true}} {
 				shared := newTrial(m, g, d, o)
 				o.NoOverlap = true
 				apart := newTrial(m, g, d, o)

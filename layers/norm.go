@@ -36,7 +36,7 @@ func (b *builder) groupNorm(name string, x *value, groups int, eps float64, silu
 func (o groupNorm) kind() string { return "group norm" }
 
 func (o groupNorm) needs() needs {
-	n := needs{inputs: []int{0}, params: true, kept: []int64{2 * int64(o.shape.Groups)}, scratch: []int64{2 * int64(o.shape.C)}}
+	n := needs{inputs: []int{0}, params: true, cheap: true, kept: []int64{2 * int64(o.shape.Groups)}, scratch: []int64{2 * int64(o.shape.C)}}
 	if o.scaleShift {
 		n.inputs = append(n.inputs, 1)
 	}

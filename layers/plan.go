@@ -3,6 +3,7 @@ package layers
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"ddgpu/kernels"
 )
@@ -19,6 +20,9 @@ type PlanOptions struct {
 	Precision kernels.Precision
 	// Dropout lets the dropout layers act; without it they cost nothing.
 	Dropout bool
+	// Recompute keeps fewer activations for Backward: the outputs of operations that cost little are computed again when it needs them, with the
+	// same bits.
+	Recompute bool
 	// InputGradient makes Backward compute the gradient of X as well.
 	InputGradient bool
 	// NoOverlap gives each tensor an allocation of its own, so that a sanitizer sees an access beside it, and no tensor replaces another.
@@ -33,7 +37,9 @@ type Plan struct {
 	Activations, Workspace int64
 
 	storages             []storage
-	nodes                []binding // by the graph's nodes
+	nodes                []binding // of Forward, by the graph's nodes
+	back                 []binding // of Backward
+	again                []repeat  // before each node's backward
 	x, time, labels      slot
 	y, dy, dx            slot
 	steps                int // of Forward and Backward together
@@ -64,6 +70,12 @@ type binding struct {
 	terms                  []slot // of a fan-out: the gradients to add up
 	idle                   bool   // forward does nothing, the output is the input
 	backward               bool
+}
+
+// repeat is what is computed again before the backward of a node: nodes, in the order of Forward, with where they read and write then.
+type repeat struct {
+	nodes    []int
+	bindings []binding
 }
 
 // Plan lays out memory for a batch size. It touches no device.
@@ -97,7 +109,9 @@ func (g *Graph) Plan(o PlanOptions) (*Plan, error) {
 // planner walks through Forward and Backward and notes when each tensor is used.
 type planner struct {
 	*Plan
-	at []slot // of the graph's values
+	at    []slot // of the graph's values
+	maker []int  // of the graph's values: the node whose output it is, −1 for the input
+	fresh []slot // of the graph's nodes: the output where Backward computed it again
 }
 
 func (p *planner) new(name string, bytes int64, step int) slot {
@@ -129,7 +143,8 @@ func (p *planner) always(s slot) slot { return p.use(p.use(s, 0), p.steps) }
 
 func (p *planner) forward() {
 	g, o := p.Graph, p.Options
-	p.at = make([]slot, g.values)
+	p.at, p.maker = make([]slot, g.values), make([]int, g.values)
+	p.maker[g.x.index] = -1
 	p.x = p.always(p.reals("input", g.In.Elements(), 0))
 	p.time = p.always(p.sums("time", 1, 0))
 	p.labels, p.dy, p.dx = none, none, none
@@ -147,9 +162,9 @@ func (p *planner) forward() {
 		b.idle = fan || need.dropout && !o.Dropout
 		for _, v := range n.out {
 			if b.idle {
-				p.at[v.index] = b.in[0]
+				p.at[v.index], p.maker[v.index] = b.in[0], p.maker[n.in[0].index]
 			} else {
-				p.at[v.index] = p.reals(n.name, v.shape.Elements(), i)
+				p.at[v.index], p.maker[v.index] = p.reals(n.name, v.shape.Elements(), i), i
 			}
 			b.out = append(b.out, p.at[v.index])
 		}
@@ -182,11 +197,15 @@ func (p *planner) backward() {
 			}
 		}
 	}
+	p.back, p.again, p.fresh = slices.Clone(p.nodes), make([]repeat, len(g.nodes)), make([]slot, len(g.nodes))
+	for i := range p.fresh {
+		p.fresh[i] = none
+	}
 	p.dy = p.always(p.reals("gradient of the output", g.Out.Elements(), 0))
 	gradient := make([]slot, g.values)
 	gradient[g.out.index] = p.dy
 	for i := len(g.nodes) - 1; i >= 0; i-- {
-		n, b, step := g.nodes[i], &p.nodes[i], p.steps-1-i
+		n, b, step := g.nodes[i], &p.back[i], p.steps-1-i
 		if !wanted[n.out[0].index] {
 			continue
 		}
@@ -200,11 +219,12 @@ func (p *planner) backward() {
 			continue
 		}
 		b.dOut = p.use(gradient[n.out[0].index], step)
+		b.in, b.out = slices.Clone(b.in), slices.Clone(b.out)
 		for _, j := range need.inputs {
-			p.use(b.in[j], step)
+			b.in[j] = p.read(n.in[j], step, &p.again[i])
 		}
 		if need.output {
-			p.use(b.out[0], step)
+			b.out[0] = p.read(n.out[0], step, &p.again[i])
 		}
 		for _, s := range b.kept {
 			p.use(s, step)
@@ -217,7 +237,7 @@ func (p *planner) backward() {
 		for j, v := range n.in {
 			var terms *[]slot // of the fan-out that v is a branch of, so far
 			if f := branchOf[v.index]; f > 0 {
-				terms = &p.nodes[f-1].terms
+				terms = &p.back[f-1].terms
 			}
 			s := none
 			switch {
@@ -245,4 +265,27 @@ func (p *planner) backward() {
 	if o.InputGradient {
 		p.dx = p.use(gradient[g.x.index], p.steps)
 	}
+}
+
+// read is where a step of Backward finds a value: where Forward left it, or, where Forward gave it up, where it is computed again. What that
+// takes is noted for the first step that needs it; later ones find the value there.
+func (p *planner) read(v *value, step int, r *repeat) slot {
+	i := p.maker[v.index]
+	if i < 0 || !p.Options.Recompute || !p.Graph.nodes[i].repeats() {
+		return p.use(p.at[v.index], step)
+	}
+	if p.fresh[i] == none {
+		n, b := p.Graph.nodes[i], p.nodes[i]
+		b.in = nil
+		for _, x := range n.in {
+			b.in = append(b.in, p.read(x, step, r))
+		}
+		for _, s := range b.kept {
+			p.use(s, step)
+		}
+		p.fresh[i] = p.reals(n.name, n.out[0].shape.Elements(), step)
+		b.out = []slot{p.fresh[i]}
+		r.nodes, r.bindings = append(r.nodes, i), append(r.bindings, b)
+	}
+	return p.use(p.fresh[i], step)
 }

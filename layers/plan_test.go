@@ -29,7 +29,7 @@ func TestPlanOverlap(t *testing.T) {
 		}
 		for _, o := range []PlanOptions{
 			{Batch: 3}, {Batch: 1, Train: true}, {Batch: 4, Train: true, Dropout: true, InputGradient: true, Shards: shards(2, 2)},
-			{Batch: 2, Train: true, NoOverlap: true, Precision: kernels.FP64},
+			{Batch: 2, Train: true, NoOverlap: true, Precision: kernels.FP64}, {Batch: 3, Train: true, Dropout: true, Recompute: true},
 		} {
 			p, err := g.Plan(o)
 			if err != nil {

@@ -9,7 +9,7 @@ func (b *builder) upsample(name string, x *value) *value {
 }
 
 func (o upsample) kind() string { return "upsample" }
-func (o upsample) needs() needs { return needs{} }
+func (o upsample) needs() needs { return needs{cheap: true} }
 
 func (o upsample) forward(c *call) {
 	c.q.Upsample2Forward(c.images, o.shape.H, o.shape.W, o.shape.C, c.out(), c.in(0))
@@ -31,7 +31,7 @@ func (b *builder) averagePool(name string, x *value) *value {
 }
 
 func (o averagePool) kind() string { return "average pool" }
-func (o averagePool) needs() needs { return needs{} }
+func (o averagePool) needs() needs { return needs{cheap: true} }
 
 func (o averagePool) forward(c *call) {
 	c.q.AvgPool2Forward(c.images, o.shape.H, o.shape.W, o.shape.C, c.out(), c.in(0))
@@ -53,7 +53,7 @@ func (b *builder) concat(name string, hidden, skip *value) *value {
 }
 
 func (o concat) kind() string { return "concat" }
-func (o concat) needs() needs { return needs{} }
+func (o concat) needs() needs { return needs{cheap: true} }
 
 func (o concat) forward(c *call) {
 	c.q.ConcatForward(int64(c.images)*int64(o.pixels), o.a, o.b, c.out(), c.in(0), c.in(1))
