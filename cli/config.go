@@ -64,6 +64,8 @@ var overrides = []override{
 		func(c *cli.Context, to *diffusion.Config) { to.Train.Batch = c.Int("batch") }},
 	{&cli.IntFlag{Name: "micro-batches", Usage: "accumulate each step over `N` parts, to save memory; same result to the bit"},
 		func(c *cli.Context, to *diffusion.Config) { to.Train.MicroBatches = c.Int("micro-batches") }},
+	{&cli.BoolFlag{Name: "recompute", Usage: "keep fewer activations and compute them again, to save memory; same result to the bit"},
+		func(c *cli.Context, to *diffusion.Config) { to.Train.Recompute = c.Bool("recompute") }},
 	{&cli.StringFlag{Name: "precision", Usage: "auto, fp32, tf32, bf16, or fp64 on the host device; auto is bf16 on GPUs that have it, else fp32"},
 		func(c *cli.Context, to *diffusion.Config) { to.Precision = c.String("precision") }},
 	{&cli.Uint64Flag{Name: "seed", Usage: "`SEED` of weights, image order and all noise"},
@@ -87,6 +89,8 @@ func overrideFlags() (flags []cli.Flag) {
 		case *cli.IntFlag:
 			f.DefaultText = ofConfiguration
 		case *cli.Uint64Flag:
+			f.DefaultText = ofConfiguration
+		case *cli.BoolFlag:
 			f.DefaultText = ofConfiguration
 		}
 		flags = append(flags, o.flag)

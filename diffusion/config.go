@@ -71,6 +71,9 @@ type TrainConfig struct {
 	// MicroBatches accumulates a step's gradient over so many equal parts, to save memory. A
 	// power of two; it does not change the result by a bit.
 	MicroBatches int `yaml:"micro_batches" json:"micro_batches"`
+	// Recompute keeps fewer activations and computes the others again in the backward pass, to save
+	// memory; it does not change the result by a bit.
+	Recompute bool `yaml:"recompute" json:"recompute"`
 	// The rest says every how many steps something happens; 0 is never. A run always saves at its end.
 	LogEvery    int `yaml:"log_every" json:"log_every"`
 	SaveEvery   int `yaml:"save_every" json:"save_every"`

@@ -79,6 +79,7 @@ type Memory struct {
 	Rows       []MemoryRow
 	Total      int64 // bytes
 	PerImage   int64 // bytes that each further image of a launch costs
+	Recompute  int64 // bytes that train.recompute saves, or would save where it is off
 }
 
 // MemoryRow is one kind of memory.
@@ -99,6 +100,12 @@ func PlanMemory(c Config, devices int) (Memory, error) {
 	p := c.precision()
 	part := c.Train.cut(devices, 0, 0)
 	train, err := graph.Plan(c.trainPlan(part))
+	if err != nil {
+		return Memory{}, err
+	}
+	other := c
+	other.Train.Recompute = !c.Train.Recompute
+	opposite, err := graph.Plan(other.trainPlan(part))
 	if err != nil {
 		return Memory{}, err
 	}
@@ -129,6 +136,10 @@ func PlanMemory(c Config, devices int) (Memory, error) {
 	if part.Count > 0 {
 		m.PerImage = (train.Activations + train.Workspace + draw.Activations + draw.Workspace) / int64(part.Count)
 	}
+	m.Recompute = opposite.Total() - train.Total()
+	if !c.Train.Recompute {
+		m.Recompute = -m.Recompute
+	}
 	return m, nil
 }
 
@@ -158,7 +169,8 @@ func (c *Config) precision() kernels.Precision {
 }
 
 func (c *Config) trainPlan(part cut) layers.PlanOptions {
-	return layers.PlanOptions{Batch: part.Count, Train: true, Shards: part.Shards, Precision: c.precision(), Dropout: c.Model.Dropout > 0}
+	return layers.PlanOptions{Batch: part.Count, Train: true, Shards: part.Shards, Precision: c.precision(), Dropout: c.Model.Dropout > 0,
+		Recompute: c.Train.Recompute}
 }
 
 // CheckPrecision says whether the devices of a machine have a precision.

@@ -71,6 +71,13 @@ func benchStep(b *testing.B, c Config) {
 
 func BenchmarkTrainStepQuickstart(b *testing.B) { benchStep(b, quickstart()) }
 
+// BenchmarkRecompute is the price of computing activations again.
+func BenchmarkRecompute(b *testing.B) {
+	c := quickstart()
+	c.Train.Recompute = true
+	benchStep(b, c)
+}
+
 // One training step of the 35.7M-parameter network of Ho et al. 2020.
 func BenchmarkTrainStepCIFAR10(b *testing.B) {
 	c := quickstart()

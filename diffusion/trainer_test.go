@@ -149,6 +149,25 @@ func same(a, b outcome) string {
 	return ""
 }
 
+// Activations that are computed again, dropout's masks among them, change nothing but the memory.
+func TestRecomputeIsTheSame(t *testing.T) {
+	c := tiny()
+	want := train(t, "host:1", c, 0)
+	kept := must(PlanMemory(c, 1))(t)
+	for _, micro := range []int{1, 4} {
+		again := c
+		again.Train.Recompute, again.Train.MicroBatches = true, micro
+		if diff := same(want, train(t, "host:2", again, 3)); diff != "" {
+			t.Errorf("%d micro-batches: %s", micro, diff)
+		}
+	}
+	c.Train.Recompute = true
+	again := must(PlanMemory(c, 1))(t)
+	if kept.Total-again.Total != kept.Recompute || kept.Recompute != again.Recompute || kept.Recompute < kept.Total/20 {
+		t.Errorf("%d bytes, %d with recomputation; said to save %d and %d", kept.Total, again.Total, kept.Recompute, again.Recompute)
+	}
+}
+
 // The promise of the product: the same bits however the work is divided, resumed or not. A batch of 13 leaves short and empty shards.
 func TestSameBitsHoweverDivided(t *testing.T) {
 	for _, batch := range []int{16, 13, 5} {
@@ -351,8 +370,9 @@ func TestCancelledStepDoesNothing(t *testing.T) {
 
 // What a plan promises is what the devices then use, to the rounding of allocations.
 func TestPlanMemoryIsWhatIsUsed(t *testing.T) {
-	for _, devices := range []int{1, 2} {
+	for _, devices := range []int{1, 2, 4} {
 		c := tiny()
+		c.Train.Recompute = devices == 4
 		plan := must(PlanMemory(c, devices))(t)
 		onMachine(t, fmt.Sprintf("host:%d", devices), func(m *gpu.Machine) {
 			used := func() (n int64) {
