@@ -39,6 +39,7 @@ Examples:
    ddgpu bench --op train_step --preset cifar10-ddpm --batch 2 --repeats 3`,
 		Flags: []cli.Flag{
 			devicesFlag(),
+			memoryLimitFlag(),
 			&cli.StringSliceFlag{Name: "op", Usage: "only the operation `NAME`, " + trainStep + " or " + sampleStep + " (repeatable)"},
 			&cli.StringFlag{Name: "preset", Value: "quickstart", Usage: "network, batch and sampler of " + trainStep + " and " + sampleStep},
 			&cli.IntFlag{Name: "batch", Usage: "`IMAGES` of a step", DefaultText: "the preset's"},

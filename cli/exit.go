@@ -61,6 +61,7 @@ var exitRules = []struct {
 	{exitBadData, is[*checkpoint.Error]},
 	{exitBadData, is[*safetensors.FormatError]},
 	{exitBadData, is[npyError]},
+	{exitOutOfMemory, is[*limitError]},
 	{exitOutOfMemory, func(err error) bool { return errors.Is(err, driver.OutOfMemory) }},
 	{exitDeviceFault, is[*gpu.Error]},
 	{exitDeviceFault, is[*driver.OpenError]},

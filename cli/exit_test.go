@@ -30,6 +30,7 @@ func TestExitCodes(t *testing.T) {
 		{&preemptedError{12, "runs/x/checkpoints/step-00000012"}, 75},
 		{&diffusion.DivergedError{Step: 3, What: "loss"}, 76},
 		{&gpu.MemoryError{What: "activations", Bytes: 1 << 30}, 77},
+		{&limitError{need: 2, limit: 1}, 77},
 		{&gpu.Error{Op: "allocating pinned memory", Err: driver.OutOfMemory}, 77},
 		{&data.Error{Path: "x.png", Err: errors.New("truncated")}, 78},
 		{&checkpoint.Error{Path: "x", Err: errors.New("damaged")}, 78},

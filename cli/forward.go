@@ -41,6 +41,7 @@ Examples:
 			&cli.StringFlag{Name: "grads", Usage: "`FILE`.safetensors for the gradients"},
 			&cli.StringFlag{Name: "precision", Usage: "fp32, tf32, bf16, or fp64 on the host device", DefaultText: "the run's, fp32 for a file"},
 			devicesFlag(),
+			memoryLimitFlag(),
 			hangFlag(),
 		},
 		Action: forward,

@@ -24,14 +24,21 @@ func deviceSpec(c *cli.Context) (driver.Spec, error) {
 	return spec, nil
 }
 
-// openMachine opens the devices of --devices and passes on, on stderr, what the user should know about the choice.
+// openMachine opens the devices of --devices, with the bound of --memory-limit, and passes on, on stderr, what the user should know about the choice.
 func openMachine(c *cli.Context) (*gpu.Machine, error) {
 	if _, err := deviceSpec(c); err != nil {
+		return nil, err
+	}
+	limit, err := memoryLimit(c)
+	if err != nil {
 		return nil, err
 	}
 	m, err := gpu.Open(c.String("devices"))
 	if err != nil {
 		return nil, fmt.Errorf("opening devices: %w", err)
+	}
+	if err := m.LimitMemory(limit); err != nil {
+		return nil, join(err, m.Close())
 	}
 	if m.Notice != "" {
 		fmt.Fprintln(c.App.ErrWriter, "ddgpu: "+m.Notice)

@@ -9,8 +9,8 @@ import (
 	"ddgpu/diffusion"
 )
 
-// writePlan prints what a network costs, as comments of YAML.
-func writePlan(w io.Writer, config diffusion.Config, devices int, m diffusion.Memory) error {
+// writePlan prints what a network costs, as comments of YAML, and the limit where it is not 0.
+func writePlan(w io.Writer, config diffusion.Config, devices int, m diffusion.Memory, limit int64) error {
 	fmt.Fprintf(w, "#\n# %s parameters in %d tensors\n", humanize.Comma(m.Parameters), m.Tensors)
 	fmt.Fprintf(w, "# memory of each of %d device(s) at batch %d, %d micro-batch(es), %s:\n#\n", devices, config.Train.Batch,
 		config.Train.MicroBatches, config.Precision)
@@ -25,6 +25,9 @@ func writePlan(w io.Writer, config diffusion.Config, devices int, m diffusion.Me
 	}
 	row("total", m.Total)
 	row("of these, per image of a launch", m.PerImage)
+	if limit > 0 {
+		row("limit", limit)
+	}
 	what := "--recompute would save"
 	if config.Train.Recompute {
 		what = "saved by --recompute"

@@ -39,6 +39,7 @@ Examples:
 			&cli.IntFlag{Name: "batch", Value: 64, Usage: "`IMAGES` that a device draws at once; the result is the same"},
 			&cli.IntFlag{Name: "class", Usage: "draw only class `K`, counted from 0", DefaultText: "all in turn"},
 			devicesFlag(),
+			memoryLimitFlag(),
 			&cli.StringFlag{Name: "out", Usage: "`FILE` for one PNG with all images in a grid (default: samples.png, without --out-dir)"},
 			&cli.StringFlag{Name: "out-dir", Usage: "`FOLDER` for each image by itself"},
 			&cli.StringFlag{Name: "format", Value: "png", Usage: "of --out-dir: png (00000.png, …) or npy (images.npy and, with classes, labels.npy)"},

@@ -29,6 +29,7 @@ Examples:
    ddgpu selftest --precision fp64 --devices host,tiles=gpu,order=reverse --seed 7`,
 		Flags: []cli.Flag{
 			devicesFlag(),
+			memoryLimitFlag(),
 			&cli.StringSliceFlag{Name: "op", Usage: "only the operation `NAME` (repeatable)"},
 			precisionFlag(),
 			&cli.Uint64Flag{Name: "seed", Usage: "`SEED` of the inputs", DefaultText: "fresh"},

@@ -33,6 +33,7 @@ Examples:
    ddgpu train --out runs/photos                      continues with the configuration that the folder holds`,
 		Flags: append(configFlags(),
 			devicesFlag(),
+			memoryLimitFlag(),
 			&cli.StringFlag{Name: "out", Usage: "run `FOLDER` (default: runs/NAME, with the configuration's name)"},
 			&cli.StringFlag{Name: "resume", Value: "auto",
 				Usage: "auto: from the run folder's newest checkpoint, unless that has more steps than --steps; never: start over (an earlier run is kept under another name); or the `PATH` of a checkpoint"},
@@ -70,7 +71,7 @@ func train(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := plan(c, config); err != nil { // what cannot be trained at all is found before anything is written
+	if err := planned(c, config); err != nil { // what cannot be trained at all is found before anything is written
 		return err
 	}
 	m, err := openMachine(c)
@@ -102,14 +103,36 @@ func train(c *cli.Context) error {
 	})
 }
 
+// planned refuses what cannot be trained, or not within --memory-limit; then it shows, unless lines of JSON are asked for, what the memory is for.
+func planned(c *cli.Context, config diffusion.Config) error {
+	devices, memory, err := plan(c, config)
+	if err != nil {
+		return err
+	}
+	limit, err := memoryLimit(c)
+	if err != nil {
+		return err
+	}
+	err = checkLimit(config, devices, memory, limit)
+	if err != nil && !c.Bool("json") {
+		return join(err, writePlan(c.App.Writer, config, devices, memory, limit))
+	}
+	return err
+}
+
 // dryRun prints what would be trained, as a configuration file with the memory plan in comments, or as one JSON object.
 func dryRun(c *cli.Context, config diffusion.Config) error {
 	devices, memory, err := plan(c, config)
 	if err != nil {
 		return err
 	}
+	limit, err := memoryLimit(c)
+	if err != nil {
+		return err
+	}
+	exceeded := checkLimit(config, devices, memory, limit)
 	if c.Bool("json") {
-		return writeJSON(c.App.Writer, map[string]any{"config": config, "devices": devices, "memory": memory})
+		return join(exceeded, writeJSON(c.App.Writer, map[string]any{"config": config, "devices": devices, "memory": memory, "memory_limit": limit}))
 	}
 	text, err := configYAML(config)
 	if err != nil {
@@ -118,7 +141,7 @@ func dryRun(c *cli.Context, config diffusion.Config) error {
 	if _, err := c.App.Writer.Write(text); err != nil {
 		return err
 	}
-	return writePlan(c.App.Writer, config, devices, memory)
+	return join(exceeded, writePlan(c.App.Writer, config, devices, memory, limit))
 }
 
 // plan works out the memory of each device of --devices without opening one; how many "auto" and "cuda" stand for is not known then: one.

@@ -42,10 +42,15 @@ type MemoryError struct {
 	What               string // what the memory was for
 	Device             int
 	Bytes, Free, InUse int64
+	Limited            bool // by [Machine.LimitMemory], of which Free is left
 }
 
 func (e *MemoryError) Error() string {
-	return fmt.Sprintf("allocating %s for %s on device %d: out of memory, %s of %s free", size(e.Bytes), e.What, e.Device, size(e.Free), size(e.Free+e.InUse))
+	of := ""
+	if e.Limited {
+		of = "the memory limit of "
+	}
+	return fmt.Sprintf("allocating %s for %s on device %d: out of memory, %s of %s%s free", size(e.Bytes), e.What, e.Device, size(e.Free), of, size(e.Free+e.InUse))
 }
 
 // Unwrap gives [driver.OutOfMemory].

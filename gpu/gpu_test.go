@@ -302,6 +302,47 @@ func TestFaultIsSticky(t *testing.T) {
 	}
 }
 
+func TestMemoryLimit(t *testing.T) {
+	m, err := gpu.Open("host:2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.LimitMemory(1000); err != nil {
+		t.Fatal(err)
+	}
+	err = m.Each(func(d *gpu.Device) error {
+		p, err := d.Alloc("most of it", 900)
+		if err != nil {
+			return err
+		}
+		var full *gpu.MemoryError
+		if _, err := d.Alloc("the rest", 101); !errors.As(err, &full) || !errors.Is(err, driver.OutOfMemory) {
+			t.Errorf("one byte beyond the limit: %v", err)
+		} else if want := fmt.Sprintf("allocating 101 B for the rest on device %d: out of memory, 100 B of the memory limit of 1000 B free", d.Index); err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+		rest, err := d.Alloc("the rest", 100)
+		if err != nil {
+			return err
+		}
+		if d.Allocated() != 1000 {
+			t.Errorf("%d bytes are allocated", d.Allocated())
+		}
+		if err := errors.Join(d.Free(p), d.Free(rest)); err != nil {
+			return err
+		}
+		if d.Allocated() != 0 {
+			t.Errorf("%d bytes are allocated after all was freed", d.Allocated())
+		}
+		p, err = d.Alloc("all of it", 1000)
+		return errors.Join(err, d.Free(p))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func Example() {
 	machine, err := gpu.Open("host:1,memory=1MiB")
 	if err != nil {

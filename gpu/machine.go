@@ -118,9 +118,14 @@ type Device struct {
 	Multiprocessors int
 	Total           int64 // bytes of memory
 
-	cu       cu.Device
-	context  cu.CUContext
-	optIn    int // most dynamic shared memory per block, bytes
+	cu      cu.Device
+	context cu.CUContext
+	optIn   int // most dynamic shared memory per block, bytes
+
+	limit     int64         // of what Alloc gives, bytes; 0 for none
+	allocated int64         // what Alloc has given, bytes
+	sizes     map[Ptr]int64 // of each allocation
+
 	calls    chan call
 	stop     chan struct{} // closed to end the thread
 	finished chan struct{} // closed when it has ended
@@ -133,7 +138,7 @@ type call struct {
 }
 
 func openDevice(index, ordinal int) (*Device, error) {
-	d := &Device{Index: index, Ordinal: ordinal, calls: make(chan call), stop: make(chan struct{}), finished: make(chan struct{})}
+	d := &Device{Index: index, Ordinal: ordinal, sizes: map[Ptr]int64{}, calls: make(chan call), stop: make(chan struct{}), finished: make(chan struct{})}
 	opened := make(chan error)
 	go d.serve(opened)
 	if err := <-opened; err != nil {

@@ -23,8 +23,13 @@ func (p Ptr) Offset(n int64) Ptr {
 // Alloc reserves device memory, aligned to at least 256 bytes, its content undefined. `what` says in an error what it was for. Without
 // room the error is a *MemoryError.
 func (d *Device) Alloc(what string, bytes int64) (Ptr, error) {
+	if d.limit > 0 && bytes > d.limit-d.allocated {
+		return 0, &MemoryError{What: what, Device: d.Index, Bytes: bytes, Free: d.limit - d.allocated, InUse: d.allocated, Limited: true}
+	}
 	p, err := cu.MemAlloc(bytes)
 	if err == nil {
+		d.allocated += bytes
+		d.sizes[Ptr(p)] = bytes
 		return Ptr(p), nil
 	}
 	if code, _ := driver.ResultOf(err); code == driver.OutOfMemory {
@@ -41,7 +46,21 @@ func (d *Device) Free(p Ptr) error {
 	if err := cu.MemFree(cu.DevicePtr(p)); err != nil {
 		return failed("freeing memory", d.Index, err)
 	}
+	d.allocated -= d.sizes[p]
+	delete(d.sizes, p)
 	return nil
+}
+
+// Allocated is the memory that Alloc has given and Free has not taken back, in bytes. The driver itself, the kernels' code and pinned memory
+// are not counted.
+func (d *Device) Allocated() int64 { return d.allocated }
+
+// LimitMemory bounds what Alloc gives of each device, in bytes; 0 takes the bound away. What is allocated already counts and stays.
+func (m *Machine) LimitMemory(bytes int64) error {
+	return m.Each(func(d *Device) error {
+		d.limit = bytes
+		return nil
+	})
 }
 
 // AllocPinned reserves host memory that asynchronous copies can use.
