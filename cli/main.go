@@ -42,6 +42,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			devicesCommand(),
 			selftestCommand(),
 			benchCommand(),
+			launchesCommand(),
 			configCommand(),
 		},
 		Description: `Start with

@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"unsafe"
@@ -111,6 +112,37 @@ func Sanitizer() string { return C.GoString(C.ddgpu_sanitizer()) }
 // Allocations is how many allocations the host device was asked for since it was opened, of its memory and of pinned memory; 0 with
 // NVIDIA's driver.
 func Allocations() uint64 { return uint64(C.ddgpu_allocations()) }
+
+// A Note is a kernel that a dry host device was to run.
+type Note struct {
+	Kernel string    `json:"kernel"`
+	Grid   [3]int    `json:"grid"`
+	Block  int       `json:"block"`  // threads
+	Shared int       `json:"shared"` // dynamic shared memory of a block, bytes
+	Args   []float64 `json:"args"`   // a pointer is 0 or 1
+}
+
+// Noted is what a dry host device was to run since the last call, in the order in which its streams came to it.
+func Noted() ([]Note, error) {
+	var launches []Note
+	for line := range strings.Lines(C.GoString(C.ddgpu_noted())) {
+		words := strings.Fields(line)
+		l := Note{Kernel: words[0], Args: make([]float64, len(words)-1)}
+		for i, word := range words[1:] {
+			var err error
+			if l.Args[i], err = strconv.ParseFloat(word, 64); err != nil {
+				return nil, fmt.Errorf("a launch was noted as %q: %w", line, err)
+			}
+		}
+		if len(l.Args) < 5 {
+			return nil, fmt.Errorf("a launch was noted as %q", line)
+		}
+		l.Grid = [3]int{int(l.Args[0]), int(l.Args[1]), int(l.Args[2])}
+		l.Block, l.Shared, l.Args = int(l.Args[3]), int(l.Args[4]), l.Args[5:]
+		launches = append(launches, l)
+	}
+	return launches, nil
+}
 
 // deviceRoot, wslDriver and environment are where gpuExpected looks; tests set them.
 var (
@@ -202,6 +234,9 @@ func openHost(s Spec) error {
 	}
 	if s.Lazy {
 		config.lazy = 1
+	}
+	if s.Dry {
+		config.dry = 1
 	}
 	if code := C.ddgpu_open_host(&config, message, messageSize); code != C.CUDA_SUCCESS {
 		return &OpenError{Code: Result(code), Message: C.GoString(message)}

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"reflect"
 	"runtime"
 	"testing"
 	"time"
@@ -102,6 +103,40 @@ func TestHang(t *testing.T) {
 	if err := <-waited; !is(err, LaunchTimeout) {
 		t.Errorf("the wait ended with %v", err)
 	}
+}
+
+// A dry device notes its kernels, those of graphs as well, and runs none.
+func TestDry(t *testing.T) {
+	open(t, "host,tiles=gpu,dry")
+	f := kernel(t, "fill")
+	p := memory(t, 64)
+	host := []float32{3}
+	ok(t, cu.MemcpyHtoD(cu.DevicePtr(p), unsafe.Pointer(&host[0]), 4))
+	stream := must(cu.MakeStream(cu.NonBlocking))(t)
+	ok(t, BeginCapture(stream, CaptureThreadLocal))
+	ok(t, Launch(f, [3]int{2, 1, 1}, [3]int{32, 1, 1}, 128, stream, []uint64{p, 64}))
+	captured := must(EndCapture(stream))(t)
+	graph := must(captured.Instantiate())(t)
+	if noted := must(Noted())(t); len(noted) != 0 {
+		t.Errorf("a capture was noted: %+v", noted)
+	}
+	ok(t, graph.Launch(stream))
+	ok(t, stream.Synchronize())
+	ok(t, finish(f, 64, p, 1<<32-7)) // −7
+	want := []Note{
+		{Kernel: "fill", Grid: [3]int{2, 1, 1}, Block: 32, Shared: 128, Args: []float64{1, 64}},
+		{Kernel: "fill", Grid: [3]int{1, 1, 1}, Block: 64, Args: []float64{1, -7}},
+	}
+	if noted := must(Noted())(t); !reflect.DeepEqual(noted, want) {
+		t.Errorf("noted %+v, want %+v", noted, want)
+	}
+	if noted := must(Noted())(t); len(noted) != 0 {
+		t.Errorf("noted twice: %+v", noted)
+	}
+	if v := read[float32](t, p, 1); v[0] != 3 {
+		t.Errorf("a kernel wrote %v", v)
+	}
+	expect(t, finish(f, 64, p+1<<40, 64), IllegalAddress, "points outside every live allocation")
 }
 
 // What a caller reads without waiting is not there yet in lazy mode.

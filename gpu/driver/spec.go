@@ -59,6 +59,7 @@ type Spec struct {
 	Order    Order  // of threads and blocks
 	Seed     uint64 // of Random
 	Lazy     bool   // queued work runs only when something waits for it
+	Dry      bool   // kernels are checked and noted, not run: see Noted
 	Fault    Fault
 	FaultAt  uint64
 }
@@ -67,7 +68,7 @@ type Spec struct {
 //
 //	auto
 //	cuda[:0,1]
-//	host[:N][,memory=64MiB][,tiles=gpu][,order=forward|reverse|ahead|random:SEED][,lazy][,threads=N][,fault=KIND:N]
+//	host[:N][,memory=64MiB][,tiles=gpu][,order=forward|reverse|ahead|random:SEED][,lazy][,dry][,threads=N][,fault=KIND:N]
 //
 // with KIND one of alloc, copy, launch, lost and hang. An empty spec is auto.
 func ParseSpec(text string) (Spec, error) {
@@ -149,6 +150,8 @@ func parseHost(text, count string, hasCount bool, settings []string) (Spec, erro
 			}
 		case setting == "lazy":
 			s.Lazy = true
+		case setting == "dry":
+			s.Dry = true
 		case key == "threads" && hasValue:
 			n, err := strconv.Atoi(value)
 			if err != nil || n < 1 || n > 1024 {
@@ -203,6 +206,9 @@ func (s Spec) String() string {
 		}
 		if s.Lazy {
 			text += ",lazy"
+		}
+		if s.Dry {
+			text += ",dry"
 		}
 		if s.Threads > 0 {
 			text += ",threads=" + strconv.Itoa(s.Threads)

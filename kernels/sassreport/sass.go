@@ -31,7 +31,7 @@ func (i instruction) base() string {
 
 var (
 	codeLine   = regexp.MustCompile(`^\s*/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)\s*(.*?)\s*;`)
-	labelLine  = regexp.MustCompile("^(\\.L_\\w+):")
+	labelLine  = regexp.MustCompile(`^(\.L_\w+):`)
 	textLine   = regexp.MustCompile(`^\.text\.([A-Za-z_]\w*):`)
 	targetPart = regexp.MustCompile("`\\((\\.L_\\w+)\\)")
 )

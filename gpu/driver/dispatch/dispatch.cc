@@ -134,6 +134,8 @@ void ddgpu_library_path(char* text, size_t size) {
 
 uint64_t ddgpu_allocations(void) { return host_opened ? host::allocations() : 0; }
 
+const char* ddgpu_noted(void) { return host_opened ? host::noted() : ""; }
+
 const char* ddgpu_sanitizer(void) { return host::kAsan ? "address" : host::kTsan ? "thread" : ""; }
 
 CUresult ddgpu_launch(CUfunction fn, const unsigned int* grid, const unsigned int* block, unsigned int shared, CUstream stream,

@@ -25,6 +25,7 @@ typedef struct {
   int order;          // DDGPU_ORDER_…: the order in which the threads of a block run
   uint64_t seed;      // of DDGPU_ORDER_RANDOM
   int lazy;           // queued work waits until something waits for it
+  int dry;            // kernels and fills are checked and noted, not run; new memory is not written
   int fault;          // DDGPU_FAULT_…
   uint64_t fault_at;  // the fault hits the fault_at-th operation of its kind, from 1
 } ddgpu_host_config;
@@ -50,6 +51,9 @@ void ddgpu_error_detail(char* text, size_t size);
 void ddgpu_library_path(char* text, size_t size);
 // How many allocations the host device was asked for since it was opened, pinned ones included; 0 with NVIDIA's driver.
 uint64_t ddgpu_allocations(void);
+// What a dry host device's kernels were, since the last call: a line for each, its entry, grid, threads of a block, dynamic shared
+// memory and arguments, a pointer as 0 or 1. The text is the library's, until the next call.
+const char* ddgpu_noted(void);
 // The sanitizer that the library was built with: "address", "thread" or "".
 const char* ddgpu_sanitizer(void);
 // Launches with the arguments in 8-byte slots.

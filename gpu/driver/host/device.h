@@ -177,6 +177,7 @@ struct Driver {
   uint64_t allocs = 0, copies = 0, launches = 0;
   uint64_t memory_changes = 0;  // counts allocations and frees, so that a check of pointers can be remembered
   std::string detail;
+  std::string notes, noted;  // launches of a dry device: those to come, those last handed out
   std::vector<std::unique_ptr<Device>> devices;
   std::map<uintptr_t, Allocation> memory;
   std::vector<std::shared_ptr<Capture>> captures;

@@ -9,5 +9,6 @@ void close();
 void fill(DriverTable* table);
 void error_detail(char* text, size_t size);
 uint64_t allocations();
+const char* noted();
 
 }  // namespace host

@@ -56,6 +56,7 @@ class Fill : public Work {
  public:
   Fill(uintptr_t dst, T value, size_t n) : dst_(dst), value_(value), n_(n) {}
   Result run(Device&) override {
+    if (driver->config.dry) return CUDA_SUCCESS;
     std::fill_n(reinterpret_cast<T*>(dst_), n_, value_);
     return CUDA_SUCCESS;
   }
@@ -235,6 +236,20 @@ Result address_range(CUdeviceptr* base, size_t* size, CUdeviceptr ptr) {
   return CUDA_SUCCESS;
 }
 
+// Memory that holds 0xFF bytes, or null.
+void* poisoned(size_t bytes) {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, bytes >= kHuge ? kHuge : kAlign, bytes) != 0) return nullptr;
+  if (bytes >= kHuge && !kAsan && !kTsan) madvise(memory, bytes, MADV_HUGEPAGE);
+  return memset(memory, 0xFF, bytes);
+}
+
+// Addresses that become memory where something is written, or null: of a dry device, whose networks may be larger than the machine.
+void* reserve(size_t bytes) {
+  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return memory == MAP_FAILED ? nullptr : memory;
+}
+
 }  // namespace
 
 uintptr_t allocate(Context& context, size_t bytes, bool pinned, Result* result) {
@@ -250,14 +265,11 @@ uintptr_t allocate(Context& context, size_t bytes, bool pinned, Result* result) 
                bytes);
     return 0;
   }
-  const size_t align = bytes >= kHuge ? kHuge : kAlign;
-  void* memory = nullptr;
-  if (posix_memalign(&memory, align, bytes) != 0) {
+  void* const memory = driver->config.dry && !pinned ? reserve(bytes) : poisoned(bytes);
+  if (memory == nullptr) {
     set_detail("the machine has no memory for %zu bytes", bytes);
     return 0;
   }
-  if (bytes >= kHuge && !kAsan && !kTsan) madvise(memory, bytes, MADV_HUGEPAGE);
-  memset(memory, 0xFF, bytes);
   if (!pinned) device.used += bytes;
   driver->memory[reinterpret_cast<uintptr_t>(memory)] = Allocation{bytes, &context, pinned};
   *result = CUDA_SUCCESS;
@@ -272,10 +284,15 @@ uint64_t allocations() {
 void release(uintptr_t base) {
   const auto it = driver->memory.find(base);
   if (it == driver->memory.end()) return;
-  if (!it->second.pinned) it->second.context->device->used -= it->second.bytes;
+  const Allocation a = it->second;
+  if (!a.pinned) a.context->device->used -= a.bytes;
   driver->memory.erase(it);
   driver->memory_changes++;
-  free(reinterpret_cast<void*>(base));
+  if (driver->config.dry && !a.pinned) {
+    munmap(reinterpret_cast<void*>(base), a.bytes);
+  } else {
+    free(reinterpret_cast<void*>(base));
+  }
 }
 
 void release_all(Context& context) {

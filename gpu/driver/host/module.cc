@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "host/block.h"
 #include "host/device.h"
@@ -62,6 +63,10 @@ class Kernel : public Work {
         driver->progress.wait(lock, [] { return driver->closing; });
         return CUDA_ERROR_LAUNCH_TIMEOUT;
       }
+      if (c.dry) {
+        note();
+        return CUDA_SUCCESS;
+      }
     }
     return device.workers->run(launch_);
   }
@@ -75,6 +80,26 @@ class Kernel : public Work {
   }
 
  private:
+  void note() const {
+    const simt::Entry& entry = *launch_.entry;
+    std::ostringstream line;
+    line << entry.name << ' ' << launch_.grid.x << ' ' << launch_.grid.y << ' ' << launch_.grid.z << ' '
+         << launch_.block.x * launch_.block.y * launch_.block.z << ' ' << launch_.dynamic_shared;
+    for (int i = 0; i < entry.params; i++) {
+      const void* const v = &values_[i];
+      line << ' ';
+      switch (entry.kinds[i]) {
+        case simt::Param::pointer: line << (values_[i] != 0); break;
+        case simt::Param::i32: line << *static_cast<const int32_t*>(v); break;
+        case simt::Param::i64: line << *static_cast<const int64_t*>(v); break;
+        case simt::Param::real:
+          line << (entry.sizes[i] == 8 ? *static_cast<const double*>(v) : *static_cast<const float*>(v));
+          break;
+      }
+    }
+    driver->notes += line.str() + '\n';
+  }
+
   Launch launch_;
   uint64_t values_[simt::max_params] = {};
 };
@@ -347,6 +372,13 @@ int find_registers(const std::string& name, Precision p) {
     if (name == r.name) return r.registers;
   }
   return 0;
+}
+
+const char* noted() {
+  Lock lock(driver->mutex);
+  driver->noted = std::move(driver->notes);
+  driver->notes.clear();
+  return driver->noted.c_str();
 }
 
 void fill_module(DriverTable* t) {
