@@ -132,7 +132,9 @@ ninja_rules() {
     ptx="$DDGPU_NVCC -ptx -rdc=true -arch=compute_\$chip -std=c++17 -O3 -fmad=false --expt-relaxed-constexpr -diag-suppress 128"
   else
     # -disable-vector-combine: that pass takes 128-bit loads apart where it finds each value used once.
+    # Then lines for profilers (.loc, .file), of paths that are the same on every machine, and no comments, which would make up a third.
     ptx="$cache$clang -x cuda --cuda-device-only --cuda-gpu-arch=sm_\$chip -nocudainc -nocudalib --cuda-feature=+ptx\$version -std=c++17 -O3 -ffp-contract=off -mllvm -disable-vector-combine -Wall -Wno-unused-function -S"
+    ptx+=" -gline-directives-only -fno-verbose-asm -fdebug-compilation-dir=. -ffile-prefix-map=$("$clang" -print-resource-dir)=clang"
   fi
   # hidden: go-nvml's link flags export what is visible, and NVIDIA's library would call our cuInit … instead of its own.
   cat <<NINJA
@@ -154,9 +156,10 @@ rule ptx
   depfile = \$out.d
   deps = gcc
   description = ptx \$in
-rule copy
-  command = cp \$in \$out
-  description = copy \$out
+rule embed
+  # Without the labels of line information, to which nothing refers: ptxas orders instructions otherwise where it meets one.
+  command = sed -E '/^[\$\$]L__(tmp|func_begin|func_end)[0-9]+:$\$/d' \$in >\$out
+  description = embed \$out
 rule archive
   command = gpu/driver/archive.sh $clang \$out "\$tests" \$in
   restat = 1
@@ -246,14 +249,14 @@ ninja_builds() {
   for folder in $ptx_builds; do
     case $folder in
       sm_70) of="chip = 70;version = 63" ;;
-      sm_80_*) of="chip = 80;version = 75" ;;
+      sm_80_*) of="chip = 80;version = 74" ;;
     esac
     for source in $(kernel_sources "${folder#sm_??_}"); do
       name=$folder/$(basename "$source" .cu).ptx
       echo "build build/ptx/$name: ptx $source"
       echo "  ${of/;/$'\n'  }"
       echo "  flags = $(precision_flags "${folder#sm_??_}")"
-      echo "build kernels/ptx/$name: copy build/ptx/$name"
+      echo "build kernels/ptx/$name: embed build/ptx/$name"
       all+=" kernels/ptx/$name"
     done
   done

@@ -114,8 +114,8 @@ func TestModuleErrors(t *testing.T) {
 	_, err = LoadModule(testkernels.PTX("nobody_wrote_this"))
 	expect(t, err, NoBinaryForGPU, "")
 	for version, want := range map[string]string{
-		"7.8": "PTX 7.8 needs NVIDIA driver 520.61.05 or newer (CUDA 11.8); this one is of CUDA 11.5",
-		"9.9": "PTX 9.9; this one is of CUDA 11.5",
+		"7.8": "PTX 7.8 needs NVIDIA driver 520.61.05 or newer (CUDA 11.8); this one is of CUDA 11.4",
+		"9.9": "PTX 9.9; this one is of CUDA 11.4",
 	} {
 		_, err = LoadModule(strings.Replace(testkernels.PTX("fill"), ".version 6.3", ".version "+version, 1))
 		expect(t, err, UnsupportedPTXVersion, "")
