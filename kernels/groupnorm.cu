@@ -10,18 +10,22 @@
 //
 // A block owns `channels` channels of one image: whole groups, so that it needs nobody else. Its threads are lanes of W channels
 // times pixel steps; each sums every steps-th pixel in runs, the steps add up in order, a warp adds the channels of a group.
-// The image is read from cache after the first pass. Bound: bytes (x once, y once; backward x, dy, dx).
+// Where its part of x (backward: of x and dy) fits into shared memory, a block keeps it there from the first pass on (STAGED): every
+// thread reads again what it read itself, 128 bits at a time, so that neither barriers nor bank conflicts come in. On the host, and for
+// larger images, later passes read from cache. A convolution that left the statistics of its output in `partial` saves forward the
+// passes for them: they are merged (Chan, Golub, LeVeque 1979) and x is read once. Bound: bytes (x once, y once; backward x, dy, dx).
 #include "math.cuh"
 
 namespace SIMT_VARIANT {
 
-// kNormChannels: a block takes the fewest whole groups that have at least so many channels and a multiple of kVec.
+// kNormChannels, kNormElements: a block takes the fewest whole groups that have at least so many channels (on a GPU a sector of 32
+// bytes), a multiple of kVec, and so many elements. kNormStage: the bytes that a block may keep.
 // kKeep: backward stores dv in dx between its passes, where that is cheaper than to compute the sigmoid again.
 #ifdef SIMT_TILES_HOST
-constexpr int kNormThreads = 1, kNormChannels = 64;
+constexpr int kNormThreads = 1, kNormChannels = 64, kNormElements = 0, kNormStage = 0;
 constexpr bool kKeep = sizeof(real) == sizeof(acc);  // not where dv would be rounded
 #else
-constexpr int kNormThreads = 256, kNormChannels = 32;
+constexpr int kNormThreads = 256, kNormChannels = 32 / sizeof(real), kNormElements = 4096, kNormStage = 65536;
 constexpr bool kKeep = false;
 #endif
 constexpr int kNormRun = 32;
@@ -134,38 +138,83 @@ DEVICE affine<T, N> affine_of(const T* gamma, const T* beta, const real* scale_s
   return a;
 }
 
-template <int W, bool SILU, class T>
-DEVICE void groupnorm_forward_rows(real* y, T* stats, const real* x, const T* gamma, const T* beta, const real* scale_shift,
-                                   int hw, int c, const norm_block<T>& b, T eps, T* mean, T* rstd, T* sums, T* part) {
-  x += b.first;
+// What a block reads more than once: the N values at (pixel p, channel ch) of the block's part of a tensor.
+template <bool STAGED>
+struct staged_part {
+  const real* x;  // of the block's first element
+  int c, channels;
+  real* stage;  // [HW][channels]
+  template <int N>
+  METHOD vec<acc, N> first(int p, int ch) const {
+    const vec<acc, N> v = load<N>(x + static_cast<long long>(p) * c + ch);
+    if constexpr (STAGED) store(stage + p * channels + ch, v);
+    return v;
+  }
+  template <int N>
+  METHOD vec<acc, N> again(int p, int ch) const {
+    if constexpr (STAGED) return load<N>(stage + p * channels + ch);
+    return load<N>(x + static_cast<long long>(p) * c + ch);
+  }
+};
+
+// mean and rstd of the block's channels from partial [tiles][C][2], each the mean of hw / tiles pixels and their squares' sum about it.
+template <class T>
+DEVICE void merge_statistics(const T* partial, int tiles, int hw, int c, const norm_block<T>& b, T eps, T* mean, T* rstd) {
+  const T* from = partial + (b.n * tiles * c + b.c0) * 2;
+  const int entries = tiles * b.group;
+  const T pixels = T(hw / tiles), count = T(entries);
+  for (int g = threadIdx.x / kWarp; g < b.channels / b.group; g += kNormThreads / kWarp) {
+    const auto entry = [&](int e) { return from + (static_cast<long long>(e / b.group) * c + g * b.group + e % b.group) * 2; };
+    T total = T(0), squares = T(0);
+    for (int e = threadIdx.x % kWarp; e < entries; e += kWarp) total = total + entry(e)[0];
+    const T center = warp_sum(total) / count;
+    for (int e = threadIdx.x % kWarp; e < entries; e += kWarp) {
+      const T d = entry(e)[0] - center;
+      squares = squares + fma(pixels * d, d, entry(e)[1]);
+    }
+    const T scale = T(1) / sqrt(warp_sum(squares) / (count * pixels) + eps);
+    for (int i = threadIdx.x % kWarp; i < b.group; i += kWarp) {
+      mean[g * b.group + i] = center;
+      rstd[g * b.group + i] = scale;
+    }
+  }
+}
+
+template <int W, bool SILU, bool STAGED, class T>
+DEVICE void groupnorm_forward_rows(real* y, T* stats, const T* partial, int tiles, const real* x, const T* gamma, const T* beta,
+                                   const real* scale_shift, int hw, int c, const norm_block<T>& b, T eps, T* mean, T* rstd,
+                                   T* sums, T* part, real* stage) {
   y += b.first;
   const T m = T(hw) * T(b.group);
-  channel_sums<1, W>(sums, part, hw, b.channels, [&](int ch, auto w) {
-    constexpr int N = decltype(w)::n;
-    return [=](int p, vec<T, N>* run) { run[0] = run[0] + load<N>(x + static_cast<long long>(p) * c + ch); };
-  });
-  group_sums<1, T>(b.channels, b.group, [&](int ch, int) { return sums[ch]; }, [&](int ch, const T* s) { mean[ch] = s[0] / m; });
+  const staged_part<STAGED> in = {x + b.first, c, b.channels, stage};
+  if (partial) {
+    merge_statistics(partial, tiles, hw, c, b, eps, mean, rstd);
+  } else {
+    channel_sums<1, W>(sums, part, hw, b.channels, [&](int ch, auto w) {
+      constexpr int N = decltype(w)::n;
+      return [=](int p, vec<T, N>* run) { run[0] = run[0] + in.template first<N>(p, ch); };
+    });
+    group_sums<1, T>(
+        b.channels, b.group, [&](int ch, int) { return sums[ch]; }, [&](int ch, const T* s) { mean[ch] = s[0] / m; });
+    __syncthreads();
+    channel_sums<1, W>(sums, part, hw, b.channels, [&](int ch, auto w) {
+      constexpr int N = decltype(w)::n;
+      const vec<T, N> center = load<N>(mean + ch);
+      return [=](int p, vec<T, N>* run) {
+        const vec<T, N> d = in.template again<N>(p, ch) - center;
+        run[0] = fma(d, d, run[0]);
+      };
+    });
+    group_sums<1, T>(
+        b.channels, b.group, [&](int ch, int) { return sums[ch]; },
+        [&](int ch, const T* s) { rstd[ch] = T(1) / sqrt(s[0] / m + eps); });
+  }
   __syncthreads();
-  channel_sums<1, W>(sums, part, hw, b.channels, [&](int ch, auto w) {
-    constexpr int N = decltype(w)::n;
-    const vec<T, N> center = load<N>(mean + ch);
-    return [=](int p, vec<T, N>* run) {
-      const vec<T, N> d = load<N>(x + static_cast<long long>(p) * c + ch) - center;
-      run[0] = fma(d, d, run[0]);
-    };
-  });
-  group_sums<1, T>(
-      b.channels, b.group, [&](int ch, int) { return sums[ch]; },
-      [&](int ch, const T* s) {
-        const T r = T(1) / sqrt(s[0] / m + eps);
-        rstd[ch] = r;
-        if (ch % b.group == 0) {
-          T* out = stats + (b.n * (c / b.group) + (b.c0 + ch) / b.group) * 2;
-          out[0] = mean[ch];
-          out[1] = r;
-        }
-      });
-  __syncthreads();
+  for (int g = threadIdx.x; g < b.channels / b.group; g += kNormThreads) {
+    T* out = stats + (b.n * (c / b.group) + b.c0 / b.group + g) * 2;
+    out[0] = mean[g * b.group];
+    out[1] = rstd[g * b.group];
+  }
   const auto s = spread_over<W>(b.channels);
   lane_channels<W>(s, b.channels, [&](int ch, auto w) {
     constexpr int N = decltype(w)::n;
@@ -173,31 +222,31 @@ DEVICE void groupnorm_forward_rows(real* y, T* stats, const real* x, const T* ga
     const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch);
     for (int p = s.step; p < hw; p += s.steps) {
       const long long i = static_cast<long long>(p) * c + ch;
-      const vec<T, N> v = fma((load<N>(x + i) - center) * scale, a.g, a.b);
+      const vec<T, N> pixel = partial ? in.template first<N>(p, ch) : in.template again<N>(p, ch);
+      const vec<T, N> v = fma((pixel - center) * scale, a.g, a.b);
       store(y + i, SILU ? v * sigmoid(v) : v);
     }
   });
 }
 
-template <int W, bool SILU, class T>
+template <int W, bool SILU, bool STAGED, class T>
 DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const T* gamma,
                                     const T* beta, const real* scale_shift, int hw, int c, const norm_block<T>& b, T* mean,
-                                    T* rstd, T* sums, T* part) {
-  x += b.first;
-  dy += b.first;
+                                    T* rstd, T* sums, T* part, real* stage) {
+  const staged_part<STAGED> in = {x + b.first, c, b.channels, stage};
+  const staged_part<STAGED> out = {dy + b.first, c, b.channels, stage + hw * b.channels};
   dx += b.first;
   channel_sums<2, W>(sums, part, hw, b.channels, [&](int ch, auto w) {
     constexpr int N = decltype(w)::n;
     const auto a = affine_of<N>(gamma, beta, scale_shift, b.c0 + ch, c);
     const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch), one = vec<T, N>::splat(T(1));
     return [=](int p, vec<T, N>* run) {
-      const long long i = static_cast<long long>(p) * c + ch;
-      const vec<T, N> xhat = (load<N>(x + i) - center) * scale;
-      vec<T, N> dv = load<N>(dy + i);
+      const vec<T, N> xhat = (in.template first<N>(p, ch) - center) * scale;
+      vec<T, N> dv = out.template first<N>(p, ch);
       if (SILU) {
         const vec<T, N> v = fma(xhat, a.g, a.b), s = sigmoid(v);
         dv = dv * s * fma(v, one - s, one);
-        if (kKeep) store(dx + i, dv);
+        if (kKeep) store(dx + static_cast<long long>(p) * c + ch, dv);
       }
       run[0] = fma(dv, xhat, run[0]);
       run[1] = run[1] + dv;
@@ -234,12 +283,12 @@ DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift
     const vec<T, N> ma = load<N>(mean_a + ch), mb = load<N>(mean_b + ch);
     for (int p = s.step; p < hw; p += s.steps) {
       const long long i = static_cast<long long>(p) * c + ch;
-      const vec<T, N> xhat = (load<N>(x + i) - center) * scale;
+      const vec<T, N> xhat = (in.template again<N>(p, ch) - center) * scale;
       vec<T, N> dv;
       if (SILU && kKeep) {
         dv = load<N>(dx + i);
       } else {
-        dv = load<N>(dy + i);
+        dv = out.template again<N>(p, ch);
         if (SILU) {
           const vec<T, N> v = fma(xhat, a.g, a.b), sg = sigmoid(v);
           dv = dv * sg * fma(v, one - sg, one);
@@ -250,30 +299,43 @@ DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift
   });
 }
 
-// grid: N x chunks of per_block channels. Dynamic shared memory: (2 + K) per_block + K max(per_block, kNormThreads W) reals, K = 1
-// forward and 2 backward; a block's channels times steps are at most that, also where it has fewer channels than per_block.
+// Calls run(width<W>, width<SILU>, width<STAGED>, stage): the stage lies behind K lots of sums at part.
+template <class T, class F>
+DEVICE void norm_variants(int c, int per_block, int staged, int silu, T* part, int k, F run) {
+  real* const none = nullptr;
+  if (!vector_rows(c))
+    return silu ? run(width<1>{}, width<1>{}, width<0>{}, none) : run(width<1>{}, width<0>{}, width<0>{}, none);
+#ifndef SIMT_TILES_HOST
+  if (staged) {
+    const int spread = kNormThreads * kVec > per_block ? kNormThreads * kVec : per_block;
+    real* const stage = reinterpret_cast<real*>(part + k * spread);
+    return silu ? run(width<kVec>{}, width<1>{}, width<1>{}, stage) : run(width<kVec>{}, width<0>{}, width<1>{}, stage);
+  }
+#endif
+  silu ? run(width<kVec>{}, width<1>{}, width<0>{}, none) : run(width<kVec>{}, width<0>{}, width<0>{}, none);
+}
+
+// grid: N x chunks of per_block channels. Dynamic shared memory: (2 + K) per_block + K max(per_block, kNormThreads W) sums, K = 1
+// forward and 2 backward (a block's channels times steps are at most that, also where it has fewer channels than per_block), then,
+// where staged, K hw per_block reals. W is kVec where that divides the channels, else 1.
 template <class T>
-DEVICE void groupnorm_forward_body(real* y, T* stats, const real* x, const T* gamma, const T* beta, const real* scale_shift,
-                                   int stride, int hw, int c, int groups, int per_block, T eps, int silu) {
+DEVICE void groupnorm_forward_body(real* y, T* stats, const T* partial, int tiles, const real* x, const T* gamma, const T* beta,
+                                   const real* scale_shift, int stride, int hw, int c, int groups, int per_block, int staged,
+                                   T eps, int silu) {
   DYN_SHARED(T, shared);
   const auto b = norm_block_of<T>(hw, c, groups, per_block);
   if (scale_shift) scale_shift += b.n * stride;
   T *const mean = shared, *const rstd = mean + per_block, *const sums = rstd + per_block, *const part = sums + per_block;
-  const auto run = [&](auto w, auto fused) {
-    groupnorm_forward_rows<decltype(w)::n, decltype(fused)::n != 0>(y, stats, x, gamma, beta, scale_shift, hw, c, b, eps, mean,
-                                                                    rstd, sums, part);
-  };
-  if (vector_rows(c)) {
-    silu ? run(width<kVec>{}, width<1>{}) : run(width<kVec>{}, width<0>{});
-  } else {
-    silu ? run(width<1>{}, width<1>{}) : run(width<1>{}, width<0>{});
-  }
+  norm_variants(c, per_block, staged, silu, part, 1, [&](auto w, auto fused, auto kept, real* stage) {
+    groupnorm_forward_rows<decltype(w)::n, decltype(fused)::n != 0, decltype(kept)::n != 0>(
+        y, stats, partial, tiles, x, gamma, beta, scale_shift, hw, c, b, eps, mean, rstd, sums, part, stage);
+  });
 }
 
 template <class T>
 DEVICE void groupnorm_backward_body(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const T* gamma,
                                     const T* beta, const real* scale_shift, int stride, const T* stats, int hw, int c, int groups,
-                                    int per_block, int silu) {
+                                    int per_block, int staged, int silu) {
   DYN_SHARED(T, shared);
   const auto b = norm_block_of<T>(hw, c, groups, per_block);
   if (scale_shift) scale_shift += b.n * stride;
@@ -285,26 +347,23 @@ DEVICE void groupnorm_backward_body(real* dx, T* dgamma_beta, real* dscale_shift
     rstd[ch] = in[1];
   }
   __syncthreads();
-  const auto run = [&](auto w, auto fused) {
-    groupnorm_backward_rows<decltype(w)::n, decltype(fused)::n != 0>(dx, dgamma_beta, dscale_shift, dy, x, gamma, beta,
-                                                                     scale_shift, hw, c, b, mean, rstd, sums, part);
-  };
-  if (vector_rows(c)) {
-    silu ? run(width<kVec>{}, width<1>{}) : run(width<kVec>{}, width<0>{});
-  } else {
-    silu ? run(width<1>{}, width<1>{}) : run(width<1>{}, width<0>{});
-  }
+  norm_variants(c, per_block, staged, silu, part, 2, [&](auto w, auto fused, auto kept, real* stage) {
+    groupnorm_backward_rows<decltype(w)::n, decltype(fused)::n != 0, decltype(kept)::n != 0>(
+        dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, hw, c, b, mean, rstd, sums, part, stage);
+  });
 }
 
 BLOCK_KERNEL(groupnorm_forward, kNormThreads,
-             (real* y, acc* stats, const real* x, const acc* gamma, const acc* beta, const real* scale_shift, int stride, int hw,
-              int c, int groups, int per_block, acc eps, int silu),
-             (y, stats, x, gamma, beta, scale_shift, stride, hw, c, groups, per_block, eps, silu))
-GEOMETRY(groupnorm_forward, kNormThreads, kNormChannels, kVec)
-BLOCK_KERNEL(groupnorm_backward, kNormThreads,
-             (real* dx, acc* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const acc* gamma, const acc* beta,
-              const real* scale_shift, int stride, const acc* stats, int hw, int c, int groups, int per_block, int silu),
-             (dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block, silu))
-GEOMETRY(groupnorm_backward, kNormThreads, kNormChannels, kVec)
+             (real* y, acc* stats, const acc* partial, int tiles, const real* x, const acc* gamma, const acc* beta,
+              const real* scale_shift, int stride, int hw, int c, int groups, int per_block, int staged, acc eps, int silu),
+             (y, stats, partial, tiles, x, gamma, beta, scale_shift, stride, hw, c, groups, per_block, staged, eps, silu))
+GEOMETRY(groupnorm_forward, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
+BLOCK_KERNEL_MIN(groupnorm_backward, kNormThreads, 2,
+                 (real* dx, acc* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const acc* gamma,
+                  const acc* beta, const real* scale_shift, int stride, const acc* stats, int hw, int c, int groups,
+                  int per_block, int staged, int silu),
+                 (dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block, staged,
+                  silu))
+GEOMETRY(groupnorm_backward, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
 
 }  // namespace SIMT_VARIANT

@@ -10,25 +10,43 @@ type Norm struct {
 }
 
 var (
-	groupNormForward  = declare("groupnorm_forward", "ppppppiiiiiri")
-	groupNormBackward = declare("groupnorm_backward", "ppppppppipiiiii")
+	groupNormForward  = declare("groupnorm_forward", "pppipppp"+"iiiiiiri")
+	groupNormBackward = declare("groupnorm_backward", "ppppppppip"+"iiiiii")
 )
 
-// perBlock is how many channels a block of the kernel owns, whole groups, and the dynamic shared memory that k sums for each need.
-func (g Norm) perBlock(geometry []int32, sums int, p Precision) (channels, shared int) {
-	threads, least, vec := int(geometry[0]), int(geometry[1]), int(geometry[2])
+// normLaunch is how a kernel is launched over the channels of an image.
+type normLaunch struct {
+	channels int  // of a block, whole groups
+	staged   bool // a block keeps its part of the tensors
+	shared   int  // bytes of dynamic shared memory
+}
+
+// launchOf depends on the shape of one image alone. The kernel adds up `sums` kinds of sums and reads as many tensors.
+func (g Norm) launchOf(geometry []int32, sums int, p Precision) normLaunch {
+	threads, least, vec, elements, stage := int(geometry[0]), int(geometry[1]), int(geometry[2]), int(geometry[3]), int(geometry[4])
 	group := g.C / g.Groups
-	channels = group
-	for channels < g.C && (channels < least || channels%vec != 0) {
-		channels += group
-	}
 	width := 1
 	if threads == 1 || g.C%vec == 0 {
 		width = vec
 	}
-	// The threads' sums of one kind: the last block's channels may be fewer and its threads spread over more pixels, but it has no more threads.
-	spread := max(channels, threads*width)
-	return channels, int(p.AccSize()) * (2*channels + sums*channels + sums*spread)
+	of := func(least, elements int) normLaunch {
+		l := normLaunch{channels: group}
+		for l.channels < g.C && (l.channels < least || l.channels%vec != 0 || l.channels*g.HW < elements) {
+			l.channels += group
+		}
+		// The threads' sums of one kind: the last block's channels may be fewer and its threads spread over more pixels, but it has no more threads.
+		spread := max(l.channels, threads*width)
+		l.shared = int(p.AccSize()) * (2*l.channels + sums*l.channels + sums*spread)
+		if kept := sums * g.HW * l.channels * int(p.Size()); width == vec && kept <= stage {
+			l.staged, l.shared = true, l.shared+kept
+		}
+		return l
+	}
+	l := of(least, elements)
+	if narrow := of(vec, 0); !l.staged && narrow.staged {
+		return narrow
+	}
+	return l
 }
 
 func flag(b bool) arg {
@@ -39,18 +57,24 @@ func flag(b bool) arg {
 }
 
 // GroupNormForward computes y = act((x − mean)·rstd·g + b), with g = γ(1 + scale), b = β(1 + scale) + shift, where scaleShift is given as
-// rows of `stride` values [scale C][shift C], one for each image. stats [N][Groups][2] receives mean and rstd.
-func (q *Queue) GroupNormForward(g Norm, y, stats, x, gamma, beta, scaleShift gpu.Ptr, stride int) {
-	per, shared := g.perBlock(q.geometry(groupNormForward), 1, q.Precision())
-	q.launch(groupNormForward, [3]int{g.N * int(blocks(int64(g.C), int64(per))), 1, 1}, shared,
-		ptr(y), ptr(stats), ptr(x), ptr(gamma), ptr(beta), ptr(scaleShift), i32(stride), i32(g.HW), i32(g.C), i32(g.Groups), i32(per),
-		realArg(g.Eps), flag(g.SiLU))
+// rows of `stride` values [scale C][shift C], one for each image. stats [N][Groups][2] receives mean and rstd. Where the convolution that made x
+// left the statistics of its tiles, [N][tiles][C][2] of means and sums of squares about them over HW/tiles pixels each, they are in partial;
+// otherwise partial is 0.
+func (q *Queue) GroupNormForward(g Norm, y, stats, x, gamma, beta, scaleShift gpu.Ptr, stride int, partial gpu.Ptr, tiles int) {
+	if partial != 0 && (tiles < 1 || g.HW%tiles != 0) {
+		q.fail("a group norm of %d pixels with statistics of %d tiles", g.HW, tiles)
+		return
+	}
+	l := g.launchOf(q.geometry(groupNormForward), 1, q.Precision())
+	q.launch(groupNormForward, [3]int{g.N * int(blocks(int64(g.C), int64(l.channels))), 1, 1}, l.shared,
+		ptr(y), ptr(stats), ptr(partial), i32(tiles), ptr(x), ptr(gamma), ptr(beta), ptr(scaleShift),
+		i32(stride), i32(g.HW), i32(g.C), i32(g.Groups), i32(l.channels), flag(l.staged), realArg(g.Eps), flag(g.SiLU))
 }
 
 // GroupNormBackward computes dx, and for each image dγ and dβ in dGammaBeta [N][2][C], and d(scale, shift) shaped like scaleShift.
 func (q *Queue) GroupNormBackward(g Norm, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift gpu.Ptr, stride int, stats gpu.Ptr) {
-	per, shared := g.perBlock(q.geometry(groupNormBackward), 2, q.Precision())
-	q.launch(groupNormBackward, [3]int{g.N * int(blocks(int64(g.C), int64(per))), 1, 1}, shared,
+	l := g.launchOf(q.geometry(groupNormBackward), 2, q.Precision())
+	q.launch(groupNormBackward, [3]int{g.N * int(blocks(int64(g.C), int64(l.channels))), 1, 1}, l.shared,
 		ptr(dx), ptr(dGammaBeta), ptr(dScaleShift), ptr(dy), ptr(x), ptr(gamma), ptr(beta), ptr(scaleShift), i32(stride), ptr(stats),
-		i32(g.HW), i32(g.C), i32(g.Groups), i32(per), flag(g.SiLU))
+		i32(g.HW), i32(g.C), i32(g.Groups), i32(l.channels), flag(l.staged), flag(g.SiLU))
 }

@@ -50,7 +50,7 @@ func (o groupNorm) forward(c *call) {
 	if o.scaleShift {
 		scaleShift = c.in(1)
 	}
-	c.q.GroupNormForward(g, c.out(), c.kept(0), c.in(0), c.weight(o.weight), c.weight(o.weight+1), scaleShift, 2*g.C)
+	c.q.GroupNormForward(g, c.out(), c.kept(0), c.in(0), c.weight(o.weight), c.weight(o.weight+1), scaleShift, 2*g.C, 0, 0)
 }
 
 func (o groupNorm) backward(c *call) {

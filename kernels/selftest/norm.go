@@ -12,6 +12,7 @@ import (
 type normCase struct {
 	kernels.Norm
 	scaleShift bool
+	tiles      int // the statistics come from so many tiles of each image; 0: from x
 }
 
 func (c normCase) String() string {
@@ -21,6 +22,9 @@ func (c normCase) String() string {
 	}
 	if c.scaleShift {
 		text += " scale-shift"
+	}
+	if c.tiles > 0 {
+		text += fmt.Sprintf(" %d tiles", c.tiles)
 	}
 	return text
 }
@@ -155,19 +159,48 @@ func (c normCase) scaleShiftIn(b *Builder, in normInputs) gpu.Ptr {
 	return b.In(in.scaleShift)
 }
 
+// partial is the statistics of the tiles of x, as a convolution leaves them.
+func (c normCase) partial(x []float64) []float64 {
+	p := make([]float64, c.N*c.tiles*c.C*2)
+	pixels := c.HW / c.tiles
+	for n := range c.N {
+		for t := range c.tiles {
+			for k := range c.C {
+				at := func(i int) float64 { return x[(n*c.HW+t*pixels+i)*c.C+k] }
+				var mean, squares float64
+				for i := range pixels {
+					mean += at(i) / float64(pixels)
+				}
+				for i := range pixels {
+					squares += (at(i) - mean) * (at(i) - mean)
+				}
+				i := ((n*c.tiles+t)*c.C + k) * 2
+				p[i], p[i+1] = mean, squares
+			}
+		}
+	}
+	return p
+}
+
 func normForwardCase(c normCase) Case {
 	return Case{Shape: c.String(), Bytes: 8 * float64(c.size()), FLOPs: 8 * float64(c.size()), Build: func(b *Builder) {
 		in := c.inputs(b)
 		y := b.Out("y", b.Want(c.size(), func() []float64 { return c.forward(in) }))
 		stats := b.OutAcc("stats", b.Want(c.N*c.Groups*2, func() []float64 { return c.stats(in.x) }))
 		x, gamma, beta, scaleShift := b.In(in.x), b.InAcc(in.gamma), b.InAcc(in.beta), c.scaleShiftIn(b, in)
-		b.Launch(func(q *kernels.Queue) { q.GroupNormForward(c.Norm, y, stats, x, gamma, beta, scaleShift, c.stride()) })
+		var partial gpu.Ptr
+		if c.tiles > 0 {
+			partial = b.InAcc(c.partial(in.x))
+		}
+		b.Launch(func(q *kernels.Queue) {
+			q.GroupNormForward(c.Norm, y, stats, x, gamma, beta, scaleShift, c.stride(), partial, c.tiles)
+		})
 		if half := c.N / 2; half > 0 {
 			b.Again("in two launches", func(q *kernels.Queue) {
 				skip := half * c.HW * c.C
-				q.GroupNormForward(c.images(half), y, stats, x, gamma, beta, scaleShift, c.stride())
+				q.GroupNormForward(c.images(half), y, stats, x, gamma, beta, scaleShift, c.stride(), partial, c.tiles)
 				q.GroupNormForward(c.images(c.N-half), b.Offset(y, skip), b.Offset(stats, half*c.Groups*2), b.Offset(x, skip), gamma, beta,
-					b.Offset(scaleShift, half*c.stride()), c.stride())
+					b.Offset(scaleShift, half*c.stride()), c.stride(), b.Offset(partial, half*c.tiles*c.C*2), c.tiles)
 			})
 		}
 	}}
@@ -216,7 +249,7 @@ func normOps() []Op {
 	} {
 		for _, silu := range []bool{false, true} {
 			for _, scaleShift := range []bool{false, true} {
-				c := normCase{kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: silu}, scaleShift}
+				c := normCase{kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: silu}, scaleShift, 0}
 				if s[2] > 256 && silu != scaleShift {
 					continue
 				}
@@ -225,14 +258,25 @@ func normOps() []Op {
 			}
 		}
 	}
+	for _, s := range [][5]int{ // N, HW, C, groups, tiles
+		{2, 64, 32, 8, 1}, {3, 16, 64, 4, 1}, {1, 1024, 24, 3, 8}, {2, 256, 48, 6, 2}, {2, 12, 9, 3, 4}, {1, 128, 384, 32, 1},
+	} {
+		n := kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: true}
+		forward = append(forward, normForwardCase(normCase{n, true, s[4]}), normForwardCase(normCase{n, false, s[4]}))
+	}
+	// Images that a block keeps, of two tensors, of one, with fewer channels, and that it does not.
+	for _, s := range [][4]int{{1, 1024, 32, 8}, {2, 1024, 64, 4}, {1, 1600, 16, 2}, {1, 2304, 16, 2}, {1, 4096, 8, 2}} {
+		c := normCase{kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: true}, false, 0}
+		forward, backward = append(forward, normForwardCase(c)), append(backward, normBackwardCase(c))
+	}
 	// A large ε, which the statistics of nearly constant groups depend on.
-	forward = append(forward, normForwardCase(normCase{kernels.Norm{N: 1, HW: 20, C: 8, Groups: 2, Eps: 0.5}, false}))
+	forward = append(forward, normForwardCase(normCase{kernels.Norm{N: 1, HW: 20, C: 8, Groups: 2, Eps: 0.5}, false, 0}))
 	var benchForward, benchBackward []Case
 	for _, s := range [][4]int{
 		{32, 784, 32, 8}, {32, 784, 64, 8}, {32, 196, 32, 8}, {32, 49, 64, 8},
 		{16, 1024, 128, 32}, {16, 1024, 256, 32}, {16, 256, 256, 32}, {16, 256, 512, 32}, {16, 16, 512, 32},
 	} {
-		c := normCase{kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: true}, false}
+		c := normCase{kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: true}, false, 0}
 		benchForward = append(benchForward, normForwardCase(c))
 		benchBackward = append(benchBackward, normBackwardCase(c))
 	}
