@@ -21,6 +21,43 @@ type Instance struct {
 	memory []gpu.Ptr // what Close frees
 	at     []gpu.Ptr // of the plan's storages
 	after  func(node int, backward bool)
+	begin  func(l Launches)
+	end    func()
+}
+
+// Launches is what a layer queues at once.
+type Launches struct {
+	Layer string // its name
+	Kind  string // of operation: conv, group norm, …
+	Pass  Pass
+}
+
+// Pass is what a layer computes.
+type Pass string
+
+// The passes. Again is a part of Forward that Backward runs once more, see PlanOptions.Recompute.
+const (
+	Forward  Pass = "forward"
+	Backward Pass = "backward"
+	Again    Pass = "again"
+)
+
+// Watch has begin called before each layer's launches are queued, and end after them, by Forward and Backward.
+func (i *Instance) Watch(begin func(l Launches), end func()) { i.begin, i.end = begin, end }
+
+// launch has a node queue its work.
+func (i *Instance) launch(c *call, node int, b *binding, pass Pass) {
+	n := i.plan.Graph.nodes[node]
+	c.node = b
+	if i.begin != nil {
+		i.begin(Launches{n.name, n.op.kind(), pass})
+		defer i.end()
+	}
+	if pass == Backward {
+		n.op.backward(c)
+	} else {
+		n.op.forward(c)
+	}
 }
 
 // Instantiate allocates the plan's memory on the device of a library. Nothing is allocated later.
@@ -116,11 +153,11 @@ type Weights struct{ Arena, Matrices gpu.Ptr }
 // the batch's first image after state.First, which dropout layers draw by; without dropout they are not read.
 func (i *Instance) Forward(q *kernels.Queue, weights Weights, state gpu.Ptr, offset int64) {
 	c := i.call(q, weights, 0, state, offset)
-	for k, n := range i.plan.Graph.nodes {
-		if c.node = &i.plan.nodes[k]; c.node.idle {
+	for k := range i.plan.nodes {
+		if i.plan.nodes[k].idle {
 			continue
 		}
-		n.op.forward(&c)
+		i.launch(&c, k, &i.plan.nodes[k], Forward)
 		if i.after != nil {
 			i.after(k, false)
 		}
@@ -140,11 +177,9 @@ func (i *Instance) Backward(q *kernels.Queue, weights Weights, partial, state gp
 			continue
 		}
 		for j, n := range i.plan.again[k].nodes {
-			c.node = &i.plan.again[k].bindings[j]
-			i.plan.Graph.nodes[n].op.forward(&c)
+			i.launch(&c, n, &i.plan.again[k].bindings[j], Again)
 		}
-		c.node = &i.plan.back[k]
-		i.plan.Graph.nodes[k].op.backward(&c)
+		i.launch(&c, k, &i.plan.back[k], Backward)
 		if i.after != nil {
 			i.after(k, true)
 		}

@@ -216,6 +216,7 @@ func (p *planner) backward() {
 				p.use(t, step)
 			}
 			gradient[n.in[0].index] = b.terms[0]
+			b.backward = len(b.terms) > 1 // otherwise there is nothing to add
 			continue
 		}
 		b.dOut = p.use(gradient[n.out[0].index], step)
