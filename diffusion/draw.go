@@ -112,6 +112,7 @@ type drawer struct {
 	hostImages, hostLoss           []byte
 	stepping, validating, starting *gpu.Graph
 	ends                           [drawAhead]*gpu.Event // of the steps under way
+	trace                          *tracing              // of the step that is queued, or nil
 }
 
 // drawAhead is how many sampling steps are queued before the first of them is waited for: enough that the device always has the next one,
@@ -150,6 +151,7 @@ func (w *drawer) build(l *kernels.Library, noise *schedule.Schedule) (err error)
 	if w.instance, err = plan.Instantiate(d, l); err != nil {
 		return err
 	}
+	w.instance.Watch(w.begin, w.end)
 	batch, size := int64(w.batch), w.precision.AccSize()
 	pixels := int64(w.config.imageShape().Bytes())
 	for _, v := range []struct {
@@ -196,15 +198,6 @@ func (w *drawer) sampleTable() []float64 {
 
 func (w *drawer) capture(pixels int64) (err error) {
 	q, x := w.queue, w.instance
-	forward := func() error {
-		if w.graph.Classes > 0 {
-			if err := w.stream.Copy(x.Labels, w.labels, int64(w.batch)*4); err != nil {
-				return err
-			}
-		}
-		x.Forward(q, w.weights, 0, 0)
-		return q.Err()
-	}
 	// x_T ~ N(0, I)
 	if w.starting, err = w.stream.Capture(func() error {
 		q.SampleStart(w.batch, pixels, w.x, x.X, w.state)
@@ -212,27 +205,73 @@ func (w *drawer) capture(pixels int64) (err error) {
 	}); err != nil {
 		return err
 	}
-	// One step of any first-order sampler: x ← C·x̂_0 + D·x + E·f(x, n) + Σ·z.
-	if w.stepping, err = w.stream.Capture(func() error {
-		q.SampleTime(w.batch, x.Time, w.table, w.state)
-		if err := forward(); err != nil {
-			return err
-		}
-		q.SampleUpdate(w.batch, pixels, w.x, x.X, x.Y, w.table, w.state)
-		return q.Err()
-	}); err != nil {
+	if w.stepping, err = w.stream.Capture(w.step); err != nil {
 		return err
 	}
 	w.validating, err = w.stream.Capture(func() error {
 		noise := w.config.noise(w.batch, 0, false)
 		q.NoiseAdd(noise, x.X, x.Time, w.images, w.state, w.roots, w.config.timeScale())
-		if err := forward(); err != nil {
+		if err := w.forward(); err != nil {
 			return err
 		}
 		q.Loss(noise, w.config.objective(), 0, w.lossOf, x.Y, w.images, w.state, w.roots, 0)
 		return q.Err()
 	})
 	return err
+}
+
+// forward queues the network.
+func (w *drawer) forward() error {
+	if w.graph.Classes > 0 {
+		w.beginOther("labels")
+		err := w.stream.Copy(w.instance.Labels, w.labels, int64(w.batch)*4)
+		w.end()
+		if err != nil {
+			return err
+		}
+	}
+	w.instance.Forward(w.queue, w.weights, 0, 0)
+	return w.queue.Err()
+}
+
+// step queues one step of any first-order sampler: x ← C·x̂_0 + D·x + E·f(x, n) + Σ·z.
+func (w *drawer) step() error {
+	q, x := w.queue, w.instance
+	w.beginOther("time")
+	q.SampleTime(w.batch, x.Time, w.table, w.state)
+	w.end()
+	if err := w.forward(); err != nil {
+		return err
+	}
+	w.beginOther("update")
+	q.SampleUpdate(w.batch, int64(w.config.imageShape().Bytes()), w.x, x.X, x.Y, w.table, w.state)
+	w.end()
+	return q.Err()
+}
+
+// begin and end are around what is queued for a layer of the network, or for something else.
+func (w *drawer) begin(l layers.Launches) { w.trace.begin(w.stream, ComputeStream, l) }
+func (w *drawer) beginOther(what string)  { w.begin(layers.Launches{Layer: what}) }
+func (w *drawer) end()                    { w.trace.end() }
+
+// traceStep runs two sampling steps of whatever x is, and notes the second, which is queued while the first runs.
+func (w *drawer) traceStep() (spans []Span, err error) {
+	states := gpu.Values[kernels.StepState](w.hostStates)
+	states[0] = kernels.StepState{}
+	err = errors.Join(w.roundWeights(), w.putLabels(nil, 0), w.stream.Upload(w.state, w.hostStates[:kernels.StepStateSize]),
+		w.starting.Launch(w.stream), w.stepping.Launch(w.stream))
+	if err != nil {
+		return nil, err
+	}
+	if w.trace, err = startTrace(w.device, w.stream); err == nil {
+		err = w.step()
+	}
+	trace := w.trace
+	w.trace = nil
+	if err := errors.Join(err, w.stream.Sync()); err != nil {
+		return nil, errors.Join(err, trace.close())
+	}
+	return trace.read()
 }
 
 func (w *drawer) close() error {

@@ -63,6 +63,7 @@ func (t *Trainer) sumSlice(r *replica) error {
 			return err
 		}
 	}
+	r.beginOther("exchange")
 	for i, peer := range t.replicas {
 		if n == 0 {
 			break
@@ -75,6 +76,7 @@ func (t *Trainer) sumSlice(r *replica) error {
 	if n > 0 {
 		r.queue.TreeSum(len(t.replicas), n, r.at(e.parts, 0), e.parts, e.slice)
 	}
+	r.end()
 	if err := r.queue.Err(); err != nil {
 		return err
 	}
@@ -88,6 +90,8 @@ func (t *Trainer) collectSlices(r *replica) error {
 			return err
 		}
 	}
+	r.beginOther("exchange")
+	defer r.end()
 	for i, peer := range t.replicas {
 		first, n := r.exchange.bounds(i, t.graph.ArenaElements)
 		if n == 0 {

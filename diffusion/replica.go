@@ -33,6 +33,7 @@ type replica struct {
 	first     int // image of the global batch that the device's part begins with
 	instances []*layers.Instance
 	micro     []microBatch
+	trace     *tracing // of the step that is queued, or nil
 }
 
 // microBatch is one forward, backward and tree.
@@ -133,6 +134,7 @@ func (r *replica) capture(devices int) error {
 			if err != nil {
 				return err
 			}
+			instance.Watch(r.begin, r.end)
 			byCount[b.Count] = instance
 			r.instances = append(r.instances, instance)
 		}
@@ -176,7 +178,9 @@ func (r *replica) gradient(s *slot) error {
 		if err := r.forwardBackward(s, b); err != nil {
 			return err
 		}
+		r.beginOther("tree")
 		r.addToTree(m, b.Shards.Count)
+		r.end()
 	}
 	return r.queue.Err()
 }
@@ -185,13 +189,19 @@ func (r *replica) gradient(s *slot) error {
 func (r *replica) update(s *slot) error {
 	o, n, g := r.config.Optimizer, r.lossAt(), r.gradientArena()
 	norm := r.at(g, n+1)
+	r.beginOther("norm")
 	r.queue.GradNorm(n, norm, r.scratch, g)
+	r.end()
+	r.beginOther("update")
 	r.queue.Adam(kernels.Adam{
 		N: n, Beta1: o.Beta1, Beta2: o.Beta2, Epsilon: o.Epsilon, WeightDecay: o.WeightDecay, MaxNorm: o.MaxGradNorm, Decoupled: o.Name == "adamw",
 	}, r.weights, r.moment1, r.moment2, r.ema, r.matrices, g, norm, s.state())
+	r.end()
 	if err := r.queue.Err(); err != nil {
 		return err
 	}
+	r.beginOther("result")
+	defer r.end()
 	return r.stream.Download(s.result, r.at(g, n))
 }
 
@@ -217,17 +227,26 @@ func (r *replica) forwardBackward(s *slot, b microBatch) error {
 	offset := int64(b.First)
 	images := s.image((b.First - r.first) * r.config.imageShape().Bytes())
 	if r.graph.Classes > 0 {
-		if err := r.stream.Copy(x.Labels, s.labels(b.First-r.first), int64(b.Count)*4); err != nil {
+		r.beginOther("labels")
+		err := r.stream.Copy(x.Labels, s.labels(b.First-r.first), int64(b.Count)*4)
+		r.end()
+		if err != nil {
 			return err
 		}
 	}
 	noise := r.config.noise(b.Count, offset, r.config.Data.Flip)
+	r.beginOther("noise")
 	q.NoiseAdd(noise, x.X, x.Time, images, state, r.roots, r.config.timeScale())
+	r.end()
 	w := layers.Weights{Arena: r.weights, Matrices: r.matrices}
 	x.Forward(q, w, state, offset)
+	r.beginOther("loss")
 	q.Loss(noise, r.config.objective(), x.DY, r.lossOf, x.Y, images, state, r.roots, 1/float64(r.config.Train.Batch))
+	r.end()
 	x.Backward(q, w, r.partial, state, offset)
+	r.beginOther("loss")
 	q.ShardSum(b.Shards, b.Count, 1, r.at(r.partial, r.lossAt()), arena, r.lossOf)
+	r.end()
 	return q.Err()
 }
 
@@ -258,7 +277,10 @@ func (r *replica) addToTree(m, shards int) {
 // computes for the step before.
 func (r *replica) start(s *slot, batch data.Batch, state kernels.StepState) error {
 	s.fill(batch, r.first, r.config.imageShape().Bytes(), state)
-	if err := r.copies.Upload(s.input, s.host); err != nil {
+	r.trace.begin(r.copies, CopiesStream, layers.Launches{Layer: "input"})
+	err := r.copies.Upload(s.input, s.host)
+	r.end()
+	if err != nil {
 		return err
 	}
 	if err := r.copies.Record(s.copied); err != nil {
@@ -267,15 +289,28 @@ func (r *replica) start(s *slot, batch data.Batch, state kernels.StepState) erro
 	if err := r.stream.Wait(s.copied); err != nil {
 		return err
 	}
+	if r.trace != nil {
+		return r.gradient(s)
+	}
 	return s.gradient.Launch(r.stream)
 }
 
+// begin and end are around what is queued for a layer of the network, or for something else.
+func (r *replica) begin(l layers.Launches) { r.trace.begin(r.stream, ComputeStream, l) }
+func (r *replica) beginOther(what string)  { r.begin(layers.Launches{Layer: what}) }
+func (r *replica) end()                    { r.trace.end() }
+
 // finish queues what is left of a step once the gradients of all devices are added up.
 func (r *replica) finish(s *slot) error {
-	if s.update != nil {
-		if err := s.update.Launch(r.stream); err != nil {
-			return err
-		}
+	var err error
+	switch {
+	case r.trace != nil:
+		err = r.update(s)
+	case s.update != nil:
+		err = s.update.Launch(r.stream)
+	}
+	if err != nil {
+		return err
 	}
 	return r.stream.Record(s.done)
 }
