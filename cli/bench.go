@@ -48,7 +48,8 @@ Examples:
 			jsonFlag("print a list of rows"),
 			hangFlag(),
 		},
-		Action: bench,
+		Action:      bench,
+		Subcommands: []*cli.Command{benchStepCommand()},
 	}
 }
 

@@ -31,9 +31,7 @@ func (n noiseImages) At(i int, dst []byte) (int32, error) {
 
 // trainStep times whole steps: images to the devices, forward, backward, exchange, update.
 func (b *benching) trainStep() error {
-	c := b.config
-	set := noiseImages{data.Shape{H: c.Model.SampleSize.H, W: c.Model.SampleSize.W, C: c.Model.InChannels}, c.Classes()}
-	t, err := diffusion.NewTrainer(b.machine, c, set, nil)
+	t, err := b.trainer()
 	if err != nil {
 		return err
 	}
@@ -44,8 +42,15 @@ func (b *benching) trainStep() error {
 	if err := join(err, t.Close()); err != nil {
 		return err
 	}
-	b.images(trainStep, c.Train.Batch, rates)
+	b.images(trainStep, b.config.Train.Batch, rates)
 	return nil
+}
+
+// trainer trains the network on random images.
+func (b *benching) trainer() (*diffusion.Trainer, error) {
+	c := b.config
+	set := noiseImages{data.Shape{H: c.Model.SampleSize.H, W: c.Model.SampleSize.W, C: c.Model.InChannels}, c.Classes()}
+	return diffusion.NewTrainer(b.machine, c, set, nil)
 }
 
 // benchSamplingSteps is how many sampling steps one measurement averages over.
@@ -53,30 +58,42 @@ const benchSamplingSteps = 5
 
 // sampleStep times sampling steps of a whole batch with fresh weights: the time does not depend on their values.
 func (b *benching) sampleStep() error {
+	g, err := b.generator()
+	if err != nil {
+		return err
+	}
+	times, err := b.sampleTimes(g)
+	if err := join(err, g.Close()); err != nil {
+		return err
+	}
+	b.images(sampleStep, b.config.Train.Batch, times)
+	return nil
+}
+
+// generator draws with fresh weights.
+func (b *benching) generator() (*diffusion.Generator, error) {
 	c := b.config
 	c.Sampler.Steps, c.Sampler.Spacing = benchSamplingSteps, "even"
 	model, err := diffusion.NewModel(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	devices := len(b.machine.Devices)
-	g, err := diffusion.NewGenerator(b.machine, model, (c.Train.Batch+devices-1)/devices)
-	if err != nil {
-		return err
-	}
+	return diffusion.NewGenerator(b.machine, model, (c.Train.Batch+devices-1)/devices)
+}
+
+// sampleTimes is how long a step of a draw takes.
+func (b *benching) sampleTimes(g *diffusion.Generator) ([]time.Duration, error) {
+	c := b.config
 	labels := roundRobin(c, 0, c.Train.Batch)
 	times, err := b.times(func() error {
 		_, err := g.Sample(context.Background(), diffusion.SampleRequest{N: c.Train.Batch, Labels: labels})
 		return err
 	})
-	if err := join(err, g.Close()); err != nil {
-		return err
-	}
 	for i := range times {
 		times[i] /= benchSamplingSteps
 	}
-	b.images(sampleStep, c.Train.Batch, times)
-	return nil
+	return times, err
 }
 
 // times runs f twice to warm up, then as often as is asked for.
