@@ -25,6 +25,7 @@ import (
 	"strings"
 
 	"ddgpu/gpu"
+	"ddgpu/gpu/driver"
 )
 
 //go:embed ptx/*/*.ptx
@@ -36,14 +37,23 @@ type declaration struct {
 	name   string
 	params string
 	index  int
+	tensor bool // exists on tensor cores only
 }
 
 var declared []declaration
 
 // declare names a kernel that launchers use. Load checks it against the PTX entry of that name.
 func declare(name, params string) declaration {
-	d := declaration{name, params, len(declared)}
+	d := declaration{name: name, params: params, index: len(declared)}
 	declared = append(declared, d)
+	return d
+}
+
+// declareTensor names a kernel of the builds for tensor cores; the others need not have it.
+func declareTensor(name, params string) declaration {
+	d := declare(name, params)
+	d.tensor = true
+	declared[d.index] = d
 	return d
 }
 
@@ -55,11 +65,13 @@ type Library struct {
 	kernels   []kernel // by declaration.index
 }
 
-// Declared is the names of all kernels that launchers use.
-func Declared() []string {
-	names := make([]string, len(declared))
-	for i, k := range declared {
-		names[i] = k.name
+// Declared is the names of all kernels that launchers use: those of every build, or those that only the builds for tensor cores have.
+func Declared(tensor bool) []string {
+	var names []string
+	for _, k := range declared {
+		if k.tensor == tensor {
+			names = append(names, k.name)
+		}
 	}
 	return names
 }
@@ -107,7 +119,7 @@ func Load(d *gpu.Device, p Precision) (*Library, error) {
 		}
 	}
 	for _, k := range declared {
-		if !found[k.name] {
+		if !found[k.name] && !k.tensor {
 			return nil, errors.Join(fmt.Errorf("kernel %s is in none of the PTX files", k.name), l.Close())
 		}
 	}
@@ -140,11 +152,14 @@ func (l *Library) load(name, ptx string, found map[string]bool) error {
 		if params != strings.ReplaceAll(k.params, "p", "l") {
 			return fmt.Errorf("kernel %s takes the parameters %q, its launcher passes %q", k.name, params, k.params)
 		}
-		found[k.name] = true
 		f, err := m.Function(k.name)
+		if k.tensor && errors.Is(err, driver.NotFound) {
+			continue // the CPU's configuration of the host device has no tensor cores
+		}
 		if err != nil {
 			return err
 		}
+		found[k.name] = true
 		geometry, err := m.Ints(k.name + "_geometry")
 		if err != nil {
 			return err

@@ -10,11 +10,11 @@ import (
 	"ddgpu/kernels"
 )
 
-// Missing is the kernels that no case of the results launched.
+// Missing is the kernels that every precision has and no case of the results launched.
 func Missing(results []Result) []string {
 	var missing []string
 	users := usersOf(results)
-	for _, name := range kernels.Declared() {
+	for _, name := range kernels.Declared(false) {
 		if users[name] == nil {
 			missing = append(missing, name)
 		}
@@ -27,7 +27,7 @@ func ShowCoverage(w io.Writer, results []Result) error {
 	users := usersOf(results)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "kernel\tcases\toperations")
-	for _, name := range kernels.Declared() {
+	for _, name := range slices.Concat(kernels.Declared(false), kernels.Declared(true)) {
 		cases, ops := 0, []string{}
 		for op, n := range users[name] {
 			cases += n

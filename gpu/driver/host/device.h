@@ -236,6 +236,8 @@ Result capture_wait(Stream& stream, const Event& event);
 
 // Kernels (launch.cc, workers.cc).
 const simt::Entry* find_entry(const std::string& name, Precision p);
+// Whether an entry that the precision lacks in the CPU's configuration exists in the GPU's.
+bool only_gpu_tiles(const std::string& name, Precision p);
 const simt::Global* find_global(const std::string& name, Precision p);
 int find_registers(const std::string& name, Precision p);
 bool choose_variants(char* error, size_t size);

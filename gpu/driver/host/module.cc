@@ -149,6 +149,7 @@ Result load(CUmodule* handle, const char* image, std::string* log) {
   if (major * 10 + minor > kPtx) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
   for (const std::string& name : names_after(module->ptx, ".entry")) {
     if (find_entry(name, module->precision) == nullptr) {
+      if (only_gpu_tiles(name, module->precision)) continue;  // not found, as in a module without it
       *log = "entry " + name + " has no build for " + variant_name(module->precision);
       return CUDA_ERROR_NO_BINARY_FOR_GPU;
     }
@@ -357,6 +358,10 @@ const char* variant_name(Precision p) { return variants[static_cast<int>(p)].c_s
 
 const simt::Entry* find_entry(const std::string& name, Precision p) {
   return search(__start_simt_entries, __stop_simt_entries, name, variant_name(p));
+}
+bool only_gpu_tiles(const std::string& name, Precision p) {
+  return search(__start_simt_entries, __stop_simt_entries, name, (std::string(kVariants[static_cast<int>(p)]) + "gpu").c_str()) !=
+         nullptr;
 }
 const simt::Global* find_global(const std::string& name, Precision p) {
   return search(__start_simt_globals, __stop_simt_globals, name, variant_name(p));
