@@ -1,7 +1,8 @@
 // Convolutions and linear layers: forward, data gradient, weight gradient, as implicit matrix products (gemm.cuh, conv.cuh).
 //
 // x [N][H][W][Cin], w [KH][KW][Cin][Cout], y [N][OH][OW][Cout], outside of x is 0, s the stride:
-//   forward          y[n,p,q,o] = (Σ_{a,b,c} x[n, p·s-padTop+a, q·s-padLeft+b, c]·w[a,b,c,o] + bias[o] + image[n,o] + residual[n,p,q,o])·scale
+//   forward          y[n,p,q,o] = (Σ_{a,b,c} x[n, p·s-padTop+a, q·s-padLeft+b, c]·w[a,b,c,o] + bias[o] + image[n,o] + residual[n,p,q,o])·scale,
+//                    or silu of that, and that itself to `pre`
 //   data gradient    dx[n,h,w,c] = the same with Σ_{a,b,o} dy[n, (h+padTop-a)/s, (w+padLeft-b)/s, o]·w[a,b,c,o], over taps that divide;
 //                    it is also the forward of the transposed convolution, hence the bias
 //   weight gradient  partial[shard][a,b,c,o] = Σ_{n in shard, p, q} x[n, p·s-padTop+a, q·s-padLeft+b, c]·dy[n,p,q,o], pixels ascending
@@ -10,30 +11,36 @@
 // Blocks: x over rows of the product (pixels, or (a, b, c)), y over columns (output channels of the product), z over the
 // classes of a strided data gradient, or the shards. Bound: FLOPs, 2·N·OH·OW·KH·KW·Cin·Cout each, where KH·KW·Cin and Cout
 // are beyond about 16; bytes of x and y below.
-// Entries: large and narrow tiles (few output channels); `any` for channel counts that are no multiple of the chunk.
+// Entries: tiles for many and for few columns; `any` for channel counts that are no multiple of a chunk. On tensor cores (tensor_conv.cuh)
+// there are more tiles; their forward also writes the statistics that the next group norm needs.
+#include "simt.cuh"
+#ifdef SIMT_TENSOR
+#include "tensor_conv.cuh"
+#else
 #include "conv.cuh"
 
 namespace SIMT_VARIANT {
 
 template <class T, class C, bool ALIGNED>
-DEVICE void conv_forward(T* y, const T* x, const T* w, const T* bias, const T* per_image, const T* residual, int per_image_stride,
-                         T scale, int images, int height, int width, int cin, int cout, int kh, int kw, int stride, int pad_top,
-                         int pad_left, int out_height, int out_width) {
+DEVICE void conv_forward(real* y, const real* x, const real* w, const T* bias, const real* per_image, const real* residual,
+                         int per_image_stride, T scale, real* pre, T* stats, int silu, int images, int height, int width, int cin,
+                         int cout, int kh, int kw, int stride, int pad_top, int pad_left, int out_height, int out_width) {
   const int M = images * out_height * out_width, K = kh * kw * cin, m0 = blockIdx.x * C::BM, n0 = blockIdx.y * C::BN;
-  const Gather<T> g = {x, height, width, cin, out_height, out_width, stride, -pad_top, -pad_left, 1, kh, kw};
-  PixelRows<T, C, ALIGNED> a;
+  const Gather<real> g = {x, height, width, cin, out_height, out_width, stride, -pad_top, -pad_left, 1, kh, kw};
+  PixelRows<real, C, ALIGNED> a;
   a.init(g, m0, M);
-  MatrixRows<T, C, ALIGNED> b;
+  MatrixRows<real, C, ALIGNED> b;
   b.init(w, K, n0, cout);
-  PixelSink<T, C, ALIGNED> sink = {y,         bias, per_image, residual, per_image_stride, cout,      out_height,
-                                   out_width, 1,    0,         0,        out_height,       out_width, scale};
+  PixelSink<T, C, ALIGNED> sink = {y, bias, per_image, residual,   per_image_stride, cout,  out_height, out_width,
+                                   1, 0,    0,         out_height, out_width,        scale, pre,        silu};
   gemm<C, T>(a, b, sink, M, cout, K, m0, n0);
 }
 
 template <class T, class C, bool ALIGNED>
-DEVICE void conv_backward_data(T* dx, const T* dy, const T* w, const T* bias, const T* per_image, const T* residual,
-                               int per_image_stride, T scale, int images, int height, int width, int cin, int cout, int kh,
-                               int kw, int stride, int pad_top, int pad_left, int out_height, int out_width) {
+DEVICE void conv_backward_data(real* dx, const real* dy, const real* w, const T* bias, const real* per_image,
+                               const real* residual, int per_image_stride, T scale, real* pre, T* stats, int silu, int images,
+                               int height, int width, int cin, int cout, int kh, int kw, int stride, int pad_top, int pad_left,
+                               int out_height, int out_width) {
   const int oy = static_cast<int>(blockIdx.z) / stride, ox = static_cast<int>(blockIdx.z) % stride;
   const int grid_height = (height - oy + stride - 1) / stride, grid_width = (width - ox + stride - 1) / stride;
   const int M = images * grid_height * grid_width, m0 = blockIdx.x * C::BM, n0 = blockIdx.y * C::BN;
@@ -41,45 +48,51 @@ DEVICE void conv_backward_data(T* dx, const T* dy, const T* w, const T* bias, co
   const int ky = (oy + pad_top) % stride, kx = (ox + pad_left) % stride;
   const bool reached = ky < kh && kx < kw;  // a stride larger than the kernel leaves pixels that no output saw
   const int taps_y = reached ? (kh - ky + stride - 1) / stride : 0, taps_x = reached ? (kw - kx + stride - 1) / stride : 1;
-  const Gather<T> g = {
+  const Gather<real> g = {
       dy, out_height, out_width, cout, grid_height, grid_width, 1, (oy + pad_top) / stride, (ox + pad_left) / stride,
       -1, taps_y,     taps_x};
-  PixelRows<T, C, ALIGNED> a;
+  PixelRows<real, C, ALIGNED> a;
   a.init(g, m0, M);
-  WeightColumns<T, C, ALIGNED> b;
+  WeightColumns<real, C, ALIGNED> b;
   b.init(g, w, n0, cin, kw, ky, kx, stride);
   PixelSink<T, C, ALIGNED> sink = {dx,         bias,   per_image, residual, per_image_stride, cin,   grid_height,
-                                   grid_width, stride, oy,        ox,       height,           width, scale};
+                                   grid_width, stride, oy,        ox,       height,           width, scale,
+                                   pre,        silu};
   gemm<C, T>(a, b, sink, M, cin, taps_y * taps_x * cout, m0, n0);
 }
 
 // Shard s is images s·shard_size… of the launch; one past the end is empty and its partial is zeros.
 template <class T, class C, bool ALIGNED>
-DEVICE void conv_backward_weight(T* partial, const T* dy, const T* x, long long partial_stride, int images, int shard_size,
+DEVICE void conv_backward_weight(T* partial, const real* dy, const real* x, long long partial_stride, int images, int shard_size,
                                  int height, int width, int cin, int cout, int kh, int kw, int stride, int pad_top, int pad_left,
                                  int out_height, int out_width) {
   const int M = kh * kw * cin, m0 = blockIdx.x * C::BM, n0 = blockIdx.y * C::BN, shard = blockIdx.z;
   const int first = shard * shard_size < images ? shard * shard_size : images;
   const int last = first + shard_size < images ? first + shard_size : images;
   const int pixels = out_height * out_width, K = (last - first) * pixels;
-  const Gather<T> g = {x, height, width, cin, out_height, out_width, stride, -pad_top, -pad_left, 1, kh, kw};
-  PixelColumns<T, C, ALIGNED> a;
+  const Gather<real> g = {x, height, width, cin, out_height, out_width, stride, -pad_top, -pad_left, 1, kh, kw};
+  PixelColumns<real, C, ALIGNED> a;
   a.init(g, m0, M, first * pixels, K);
-  MatrixRows<T, C, ALIGNED> b;
+  MatrixRows<real, C, ALIGNED> b;
   b.init(dy + static_cast<long long>(first) * pixels * cout, K, n0, cout);
   MatrixSink<T, C, ALIGNED> sink = {partial + shard * partial_stride, cout};
   gemm<C, T>(a, b, sink, M, cout, K, m0, n0);
 }
 
-#define PIXEL_PARAMS                                                                                                           \
-  (real* y, const real* x, const real* w, const real* bias, const real* per_image, const real* residual, int per_image_stride, \
-   real scale, int images, int height, int width, int cin, int cout, int kh, int kw, int stride, int pad_top, int pad_left,    \
-   int out_height, int out_width)
-#define PIXEL_ARGS                                                                                                         \
-  (y, x, w, bias, per_image, residual, per_image_stride, scale, images, height, width, cin, cout, kh, kw, stride, pad_top, \
-   pad_left, out_height, out_width)
+}  // namespace SIMT_VARIANT
+#endif
+
+namespace SIMT_VARIANT {
+
+#define PIXEL_PARAMS                                                                                                             \
+  (real* y, const real* x, const real* w, const acc* bias, const real* per_image, const real* residual, int per_image_stride,    \
+   acc scale, real* pre, acc* stats, int silu, int images, int height, int width, int cin, int cout, int kh, int kw, int stride, \
+   int pad_top, int pad_left, int out_height, int out_width)
+#define PIXEL_ARGS                                                                                                          \
+  (y, x, w, bias, per_image, residual, per_image_stride, scale, pre, stats, silu, images, height, width, cin, cout, kh, kw, \
+   stride, pad_top, pad_left, out_height, out_width)
 #define WEIGHT_PARAMS                                                                                                         \
-  (real* partial, const real* dy, const real* x, long long partial_stride, int images, int shard_size, int height, int width, \
+  (acc * partial, const real* dy, const real* x, long long partial_stride, int images, int shard_size, int height, int width, \
    int cin, int cout, int kh, int kw, int stride, int pad_top, int pad_left, int out_height, int out_width)
 #define WEIGHT_ARGS                                                                                                             \
   (partial, dy, x, partial_stride, images, shard_size, height, width, cin, cout, kh, kw, stride, pad_top, pad_left, out_height, \
@@ -92,15 +105,26 @@ DEVICE void conv_backward_weight(T* partial, const T* dy, const T* x, long long 
     op<T, Tile, aligned> args;                                                            \
   }                                                                                       \
   BLOCK_KERNEL_MIN(name, Tile::threads, (aligned || Tile::BN < 64 ? 0 : 1), params, args) \
-  GEOMETRY(name, Tile::threads, Tile::BM, Tile::BN, aligned ? wide : 1)
-#define CONV_ENTRIES(kind, Kind, aligned)                                                                  \
-  CONV_ENTRY(conv_forward_##kind, conv_forward, Kind##Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS)             \
-  CONV_ENTRY(conv_backward_data_##kind, conv_backward_data, Kind##Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS) \
-  CONV_ENTRY(conv_backward_weight_##kind, conv_backward_weight, Kind##WeightTile, aligned, WEIGHT_PARAMS, WEIGHT_ARGS)
+  GEOMETRY(name, Tile::threads, Tile::BM, Tile::BN, aligned ? kAligned : 1)
+#define CONV_ENTRIES(kind, Tile, WeightTile, aligned)                                                \
+  CONV_ENTRY(conv_forward_##kind, conv_forward, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS)             \
+  CONV_ENTRY(conv_backward_data_##kind, conv_backward_data, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS) \
+  CONV_ENTRY(conv_backward_weight_##kind, conv_backward_weight, WeightTile, aligned, WEIGHT_PARAMS, WEIGHT_ARGS)
 
-CONV_ENTRIES(large, Large, true)
-CONV_ENTRIES(large_any, Large, false)
-CONV_ENTRIES(narrow, Narrow, true)
-CONV_ENTRIES(narrow_any, Narrow, false)
+#ifdef SIMT_TENSOR
+constexpr int kAligned = kChunk;
+CONV_ENTRIES(large, LargeTensorTile, LargeTensorTile, true)
+CONV_ENTRIES(large_any, MediumTensorTile, MediumTensorTile, false)
+CONV_ENTRIES(medium, MediumTensorTile, MediumTensorTile, true)
+CONV_ENTRIES(small, SmallTensorTile, SmallTensorTile, true)
+CONV_ENTRIES(narrow, NarrowTensorTile, NarrowTensorTile, true)
+CONV_ENTRIES(narrow_any, ThinTensorTile, ThinTensorTile, false)
+#else
+constexpr int kAligned = wide;
+CONV_ENTRIES(large, LargeTile, LargeWeightTile, true)
+CONV_ENTRIES(large_any, LargeTile, LargeWeightTile, false)
+CONV_ENTRIES(narrow, NarrowTile, NarrowWeightTile, true)
+CONV_ENTRIES(narrow_any, NarrowTile, NarrowWeightTile, false)
+#endif
 
 }  // namespace SIMT_VARIANT

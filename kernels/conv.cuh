@@ -2,6 +2,7 @@
 // sinks.
 #pragma once
 #include "gather.cuh"
+#include "math.cuh"
 #ifdef SIMT_TILES_HOST
 #include "indirect.cuh"
 #else
@@ -10,43 +11,49 @@
 
 namespace SIMT_VARIANT {
 
-// y[pixel][n] = (acc + bias[n] + per_image[image][n] + residual[pixel][n])·scale, absent terms null. Row m is grid pixel
-// (n, i, j), output pixel (n, i·stride + oy, j·stride + ox).
+// y[pixel][n] = v = (sum + bias[n] + per_image[image][n] + residual[pixel][n])·scale, absent terms null; with silu y = silu(v), and v goes to
+// pre where that is not null. Row m is grid pixel (n, i, j), output pixel (n, i·stride + oy, j·stride + ox).
 template <class T, class C, bool ALIGNED>
 struct PixelSink {
-  T* y;
-  const T *bias, *per_image, *residual;
+  real* y;
+  const T* bias;
+  const real *per_image, *residual;
   int per_image_stride, N, grid_height, grid_width, stride, oy, ox, height, width;
   T scale;
-  T* out;
-  const T *add, *res;
+  real* pre;
+  int silu;
+  long long out;  // where the row is in y
+  const real* add;
 
   METHOD void begin(int m) {
-    long long pixel = m;
     if (stride > 1 || per_image) {
       const Pixel q = Pixel::at(m, grid_height, grid_width);
-      pixel = (static_cast<long long>(q.n) * height + q.i * stride + oy) * width + q.j * stride + ox;
-      if (per_image) add = per_image + static_cast<long long>(q.n) * per_image_stride;
+      at((static_cast<long long>(q.n) * height + q.i * stride + oy) * width + q.j * stride + ox, q.n);
+    } else {
+      at(m, 0);
     }
-    out = y + pixel * N;
-    if (residual) res = residual + pixel * N;
+  }
+  // The next values are of an output pixel, which is of an image.
+  METHOD void at(long long pixel, int image) {
+    out = pixel * N;
+    if (per_image) add = per_image + static_cast<long long>(image) * per_image_stride;
   }
   template <int V>
   METHOD void put(int n, vec<T, V> c) const {
-    if (ALIGNED || (C::threads == 1 && n + V <= N)) {
-      if (bias) c = c + load_chunk<T, V>(bias + n);
-      if (per_image) c = c + load_chunk<T, V>(add + n);
-      if (residual) c = c + load_chunk<T, V>(res + n);
-      store_chunk<T, V>(out + n, c * vec<T, V>::splat(scale));
-      return;
+    if (ALIGNED || (C::threads == 1 && n + V <= N)) return finish(n, c);
+    for (int e = 0; e < V && n + e < N; e++) finish(n + e, vec<T, 1>::splat(c[e]));
+  }
+  template <int V>
+  METHOD void finish(int n, vec<T, V> c) const {
+    if (bias) c = c + load<V>(bias + n);
+    if (per_image) c = c + load<V>(add + n);
+    if (residual) c = c + load<V>(residual + out + n);
+    c = c * vec<T, V>::splat(scale);
+    if (silu) {
+      if (pre) store(pre + out + n, c);
+      c = c * sigmoid(c);
     }
-    for (int e = 0; e < V && n + e < N; e++) {
-      T v = c[e];
-      if (bias) v = v + bias[n + e];
-      if (per_image) v = v + add[n + e];
-      if (residual) v = v + res[n + e];
-      out[n + e] = v * scale;
-    }
+    store(y + out + n, c);
   }
 };
 

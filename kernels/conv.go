@@ -18,37 +18,46 @@ func (c Conv) FLOPs() float64 {
 	return 2 * float64(c.N) * float64(c.OH*c.OW) * float64(c.KH*c.KW) * float64(c.Cin) * float64(c.Cout)
 }
 
-// Epilogue is what a convolution adds to its product before it writes: y = (product + bias + perImage[image] + residual)·Scale. What is 0 is
-// left out; a Scale of 0 means 1.
+// Epilogue is what a convolution does with its product before it writes: v = (product + bias + perImage[image] + residual)·Scale, and y = v or, with
+// SiLU, v·sigmoid(v). What is 0 is left out; a Scale of 0 means 1.
 type Epilogue struct {
 	Bias           gpu.Ptr // [C]
 	PerImage       gpu.Ptr // [N], rows of PerImageStride values
 	PerImageStride int
 	Residual       gpu.Ptr // shaped like the output
 	Scale          float64
+	SiLU           bool
+	Pre            gpu.Ptr // with SiLU: v, shaped like the output
+	Stats          gpu.Ptr // of ConvForward, with ConvStatTiles tiles an image: [N][tiles][C][2], each channel's moments (GroupNormForward)
 }
 
 func (e Epilogue) args() []arg {
 	if e.Scale == 0 {
 		e.Scale = 1
 	}
-	return []arg{ptr(e.Bias), ptr(e.PerImage), ptr(e.Residual), i32(e.PerImageStride), realArg(e.Scale)}
+	silu := 0
+	if e.SiLU {
+		silu = 1
+	}
+	return []arg{ptr(e.Bias), ptr(e.PerImage), ptr(e.Residual), i32(e.PerImageStride), realArg(e.Scale), ptr(e.Pre), ptr(e.Stats), i32(silu)}
 }
 
 // Shards says how the images of a launch are divided: image i is of shard i/Size. Shards past the last image are empty.
 type Shards struct{ Count, Size int }
 
 const (
-	pixelParams  = "ppppppir" + "iiiiiiiiiiii"
+	pixelParams  = "ppppppirppi" + "iiiiiiiiiiii"
 	weightParams = "pppl" + "iiiiiiiiiiiii"
 )
 
-// convKernels are the entries of one operation: by tile, and whether channel counts are multiples of what the aligned ones move at once.
-type convKernels struct{ large, largeAny, narrow, narrowAny declaration }
+// convKernels are the entries of one operation: by tile, and whether channel counts are multiples of what the aligned ones move at once. Medium
+// and small tiles exist on tensor cores only.
+type convKernels struct{ large, largeAny, medium, small, narrow, narrowAny declaration }
 
 func declareConv(op, params string) convKernels {
 	return convKernels{
-		declare(op+"_large", params), declare(op+"_large_any", params), declare(op+"_narrow", params), declare(op+"_narrow_any", params),
+		declare(op+"_large", params), declare(op+"_large_any", params), declareTensor(op+"_medium", params), declareTensor(op+"_small", params),
+		declare(op+"_narrow", params), declare(op+"_narrow_any", params),
 	}
 }
 
@@ -57,28 +66,6 @@ var (
 	convBackwardDataKernels   = declareConv("conv_backward_data", pixelParams)
 	convBackwardWeightKernels = declareConv("conv_backward_weight", weightParams)
 )
-
-// narrowColumns is how many columns of a product a large tile would leave too idle for.
-const narrowColumns = 24
-
-// variant picks the entry for a product of so many columns. It sees the shape of one image alone, so that the choice is the same however a
-// batch is divided.
-func (q *Queue) variant(k convKernels, columns int, channels ...int) declaration {
-	wide := int(q.geometry(k.large)[3])
-	aligned := true
-	for _, c := range channels {
-		aligned = aligned && c%wide == 0
-	}
-	switch {
-	case columns <= narrowColumns && aligned:
-		return k.narrow
-	case columns <= narrowColumns:
-		return k.narrowAny
-	case aligned:
-		return k.large
-	}
-	return k.largeAny
-}
 
 func (c Conv) args() []arg {
 	return []arg{
@@ -89,7 +76,7 @@ func (c Conv) args() []arg {
 
 // ConvForward computes y[n,p,q,o] = Σ_{a,b,c} x[n, p·Stride−PadTop+a, q·Stride−PadLeft+b, c]·w[a,b,c,o] with the epilogue.
 func (q *Queue) ConvForward(g Conv, y, x, w gpu.Ptr, e Epilogue) {
-	k := q.variant(convForwardKernels, g.Cout, g.Cin, g.Cout)
+	k := q.variant(convForwardKernels, g.forward())
 	t := q.geometry(k)
 	grid := [3]int{int(blocks(int64(g.N)*int64(g.OH*g.OW), int64(t[1]))), int(blocks(int64(g.Cout), int64(t[2]))), 1}
 	q.launch(k, grid, 0, append(append([]arg{ptr(y), ptr(x), ptr(w)}, e.args()...), g.args()...)...)
@@ -98,7 +85,7 @@ func (q *Queue) ConvForward(g Conv, y, x, w gpu.Ptr, e Epilogue) {
 // ConvBackwardData computes dx of ConvForward; with the epilogue it is also the forward of the transposed convolution from dy's shape to
 // dx's.
 func (q *Queue) ConvBackwardData(g Conv, dx, dy, w gpu.Ptr, e Epilogue) {
-	k := q.variant(convBackwardDataKernels, g.Cin, g.Cin, g.Cout)
+	k := q.variant(convBackwardDataKernels, g.backwardData())
 	t := q.geometry(k)
 	// The first class of a strided gradient has the most pixels.
 	rows := int64(g.N) * blocks(int64(g.H), int64(g.Stride)) * blocks(int64(g.W), int64(g.Stride))
@@ -108,10 +95,26 @@ func (q *Queue) ConvBackwardData(g Conv, dx, dy, w gpu.Ptr, e Epilogue) {
 
 // ConvBackwardWeight computes the gradient of w of each shard, partial[shard·stride + …] = [KH][KW][Cin][Cout].
 func (q *Queue) ConvBackwardWeight(g Conv, s Shards, partial gpu.Ptr, stride int64, dy, x gpu.Ptr) {
-	k := q.variant(convBackwardWeightKernels, g.Cout, g.Cin, g.Cout)
+	k := q.variant(convBackwardWeightKernels, g.backwardWeight())
 	t := q.geometry(k)
 	grid := [3]int{int(blocks(int64(g.KH*g.KW*g.Cin), int64(t[1]))), int(blocks(int64(g.Cout), int64(t[2]))), s.Count}
 	shape := g.args()
 	args := append([]arg{ptr(partial), ptr(dy), ptr(x), i64(stride), shape[0], i32(s.Size)}, shape[1:]...)
 	q.launch(k, grid, 0, args...)
+}
+
+// ConvStatTiles is how many tiles of an image ConvForward makes statistics of (Epilogue.Stats), 0 where it makes none: it does on tensor cores where
+// a tile is a part of an image, or whole images of 16 pixels and more.
+func (q *Queue) ConvStatTiles(g Conv) int {
+	if !q.tensor() {
+		return 0
+	}
+	rows, pixels := int(q.geometry(q.variant(convForwardKernels, g.forward()))[1]), g.OH*g.OW
+	switch {
+	case pixels%rows == 0:
+		return pixels / rows
+	case rows%pixels == 0 && pixels%16 == 0:
+		return 1
+	}
+	return 0
 }

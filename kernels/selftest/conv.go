@@ -2,6 +2,7 @@ package selftest
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"ddgpu/gpu"
@@ -143,15 +144,27 @@ func convBackwardWeight(g kernels.Conv, s kernels.Shards, partial []float64, str
 	}
 }
 
+// factors is v as a matrix product takes it: TF32 leaves out the last 13 bits of a float32.
+func factors(b *Builder, v []float64) []float64 {
+	if b.Precision() != kernels.TF32 {
+		return v
+	}
+	cut := make([]float64, len(v))
+	for i, x := range v {
+		cut[i] = float64(math.Float32frombits(math.Float32bits(float32(x)) &^ 0x1fff))
+	}
+	return cut
+}
+
 // parts is what of an Epilogue a case has.
-type parts struct{ bias, perImage, residual, scale bool }
+type parts struct{ bias, perImage, residual, scale, silu, pre, stats bool }
 
 func (p parts) String() string {
 	text := ""
 	for _, part := range []struct {
 		has  bool
 		name string
-	}{{p.bias, " +bias"}, {p.perImage, " +image"}, {p.residual, " +residual"}, {p.scale, " ·scale"}} {
+	}{{p.bias, " +bias"}, {p.perImage, " +image"}, {p.residual, " +residual"}, {p.scale, " ·scale"}, {p.silu, " silu"}, {p.pre, " pre"}, {p.stats, " stats"}} {
 		if part.has {
 			text += part.name
 		}
@@ -159,9 +172,10 @@ func (p parts) String() string {
 	return text
 }
 
-// epilogue makes the inputs of an epilogue over products of n images, `pixels` each, c channels; apply does it to a reference, and from is the
-// epilogue for a launch that begins with a later image.
-func epilogue(b *Builder, p parts, n, pixels, c int) (e kernels.Epilogue, apply func(y []float64) []float64, from func(image int) kernels.Epilogue) {
+// epilogue makes the inputs and outputs of an epilogue over products of n images, `pixels` each, c channels, of which product is the reference:
+// y is what the launch must write, e its epilogue, from the epilogue of a launch that begins with a later image. Statistics are of `tiles` tiles
+// an image, 0 for none.
+func epilogue(b *Builder, p parts, n, pixels, c, tiles int, product func() []float64) (y gpu.Ptr, e kernels.Epilogue, from func(image int) kernels.Epilogue) {
 	var bias, perImage, residual []float64
 	scale := 1.0
 	if p.bias {
@@ -181,36 +195,83 @@ func epilogue(b *Builder, p parts, n, pixels, c int) (e kernels.Epilogue, apply 
 		scale = b.Round(0.5 + b.Rand().Float64())
 		e.Scale = scale
 	}
-	apply = func(y []float64) []float64 {
-		for i := range y {
+	pre := b.Want(n*pixels*c, func() []float64 {
+		v := product()
+		for i := range v {
 			image, channel := i/(pixels*c), i%c
 			if p.bias {
-				y[i] += bias[channel]
+				v[i] += bias[channel]
 			}
 			if p.perImage {
-				y[i] += perImage[image*e.PerImageStride+channel]
+				v[i] += perImage[image*e.PerImageStride+channel]
 			}
 			if p.residual {
-				y[i] += residual[i]
+				v[i] += residual[i]
 			}
-			y[i] *= scale
+			v[i] *= scale
 		}
-		return y
+		return v
+	})
+	want := pre
+	if p.silu {
+		e.SiLU = true
+		want = make([]float64, len(pre))
+		for i, v := range pre {
+			want[i] = v / (1 + math.Exp(-v))
+		}
+	}
+	if p.pre {
+		e.Pre = b.Out("pre", pre)
+	}
+	if p.stats && tiles > 0 {
+		e.Stats = b.OutAcc("stats", moments(want, n*tiles, pixels/tiles, c))
 	}
 	from = func(image int) kernels.Epilogue {
 		later := e
 		later.PerImage = b.Offset(e.PerImage, image*e.PerImageStride)
 		later.Residual = b.Offset(e.Residual, image*pixels*c)
+		later.Pre = b.Offset(e.Pre, image*pixels*c)
+		later.Stats = b.Offset(e.Stats, image*tiles*c*2)
 		return later
 	}
-	return e, apply, from
+	return b.Out("y", want), e, from
+}
+
+// moments is the mean and the sum of squared distances from it of c channels of `parts` consecutive groups of rows.
+func moments(y []float64, parts, rows, c int) []float64 {
+	m := make([]float64, parts*c*2)
+	for i := range parts * c {
+		part, channel := i/c, i%c
+		var mean, squares float64
+		for r := range rows {
+			mean += y[(part*rows+r)*c+channel] / float64(rows)
+		}
+		for r := range rows {
+			d := y[(part*rows+r)*c+channel] - mean
+			squares += d * d
+		}
+		m[2*i], m[2*i+1] = mean, squares
+	}
+	return m
+}
+
+// convWeights draws weights; for statistics so small that the mean of a channel and the sum of squares are of one size, and an error in either shows.
+func convWeights(b *Builder, g kernels.Conv, p parts) []float64 {
+	w := b.Normal(wSize(g))
+	if p.stats {
+		for i := range w {
+			w[i] = b.Round(w[i] / math.Sqrt(float64(g.KH*g.KW*g.Cin*g.OH*g.OW)))
+		}
+	}
+	return w
 }
 
 func convForwardCase(g kernels.Conv, p parts) Case {
 	return Case{Shape: convShape(g) + p.String(), Bytes: convBytes(g), FLOPs: g.FLOPs(), Build: func(b *Builder) {
-		x, w := b.Normal(xSize(g)), b.Normal(wSize(g))
-		e, apply, from := epilogue(b, p, g.N, g.OH*g.OW, g.Cout)
-		y := b.Out("y", b.Want(ySize(g), func() []float64 { return apply(convForward(g, x, w)) }))
+		x, w := b.Normal(xSize(g)), convWeights(b, g, p)
+		y, e, from := epilogue(b, p, g.N, g.OH*g.OW, g.Cout, b.queue.ConvStatTiles(g), func() []float64 {
+			return convForward(g, factors(b, x), factors(b, w))
+		})
 		xp, wp := b.In(x), b.In(w)
 		b.Launch(func(q *kernels.Queue) { q.ConvForward(g, y, xp, wp, e) })
 		if half := g.N / 2; half > 0 {
@@ -226,8 +287,9 @@ func convForwardCase(g kernels.Conv, p parts) Case {
 func convBackwardDataCase(g kernels.Conv, p parts) Case {
 	return Case{Shape: convShape(g) + p.String(), Bytes: convBytes(g), FLOPs: g.FLOPs(), Build: func(b *Builder) {
 		dy, w := b.Normal(ySize(g)), b.Normal(wSize(g))
-		e, apply, from := epilogue(b, p, g.N, g.H*g.W, g.Cin)
-		dx := b.Out("dx", b.Want(xSize(g), func() []float64 { return apply(convBackwardData(g, dy, w)) }))
+		dx, e, from := epilogue(b, p, g.N, g.H*g.W, g.Cin, 0, func() []float64 {
+			return convBackwardData(g, factors(b, dy), factors(b, w))
+		})
 		dyp, wp := b.In(dy), b.In(w)
 		b.Launch(func(q *kernels.Queue) { q.ConvBackwardData(g, dx, dyp, wp, e) })
 		if half := g.N / 2; half > 0 {
@@ -264,7 +326,7 @@ func convBackwardWeightCase(g kernels.Conv, s kernels.Shards) Case {
 		stride := (wSize(g) + 31) / 16 * 16
 		partial := b.OutAcc("partial", b.Want(s.Count*stride, func() []float64 {
 			want := untouched(s.Count * stride)
-			convBackwardWeight(g, s, want, stride, dy, x)
+			convBackwardWeight(g, s, want, stride, factors(b, dy), factors(b, x))
 			return want
 		}))
 		xp, dyp := b.In(x), b.In(dy)
@@ -280,7 +342,10 @@ func convBackwardWeightCase(g kernels.Conv, s kernels.Shards) Case {
 }
 
 // epilogues are the parts that layers combine, and all of them.
-var epilogues = []parts{{bias: true}, {bias: true, perImage: true}, {residual: true, scale: true}, {true, true, true, true}}
+var epilogues = []parts{
+	{bias: true}, {bias: true, perImage: true}, {residual: true, scale: true}, {bias: true, perImage: true, residual: true, scale: true},
+	{bias: true, silu: true}, {bias: true, residual: true, scale: true, silu: true, pre: true},
+}
 
 // epilogueShapes have one product for each entry: tiles large and narrow, channels aligned and not, a stride.
 var epilogueShapes = []kernels.Conv{
@@ -310,6 +375,16 @@ func convOps() []Op {
 		for _, p := range epilogues {
 			forward = append(forward, convForwardCase(g, p))
 			transpose = append(transpose, convBackwardDataCase(g, p))
+		}
+	}
+	// Statistics of tiles that are parts of an image, whole images, several images; of a batch that fills no tile.
+	for _, g := range []kernels.Conv{
+		conv(2, 16, 8, 16, 40, 3, 3, 1, one), conv(1, 16, 16, 8, 72, 3, 3, 1, one), conv(3, 8, 8, 16, 40, 3, 3, 1, one),
+		conv(3, 8, 8, 32, 72, 1, 1, 1, none), conv(5, 4, 4, 24, 136, 3, 3, 1, one), conv(2, 16, 8, 24, 136, 3, 3, 1, one),
+		conv(3, 8, 8, 8, 64, 3, 3, 2, one), conv(2, 16, 8, 3, 17, 3, 3, 1, one), conv(2, 16, 8, 16, 12, 3, 3, 1, one),
+	} {
+		for _, p := range []parts{{bias: true, stats: true}, {bias: true, perImage: true, residual: true, scale: true, stats: true}} {
+			forward = append(forward, convForwardCase(g, p))
 		}
 	}
 	// ScoreNet's way back: strides 1 and 2, an output padding of 0 and 1, which is one more row and column of x that no output sees.
