@@ -15,7 +15,7 @@ usage: ./build.sh [WORD] [ARGUMENTS]
   bench      build, then time every operation: bin/ddgpu bench ARGUMENTS
   ptx-check  build, then assemble the kernels for sm_70 ... sm_90: registers, shared memory, spills, blocks; needs no GPU
   sass-report
-             build, then disassemble the kernels for sm_80 ... sm_90 and print their main loops and what bounds them; needs no GPU
+             build, then disassemble the kernels for sm_80 ... sm_90: what bounds them, and what a training step takes at best on three GPUs
   sass-check fail where a kernel spills or its main loop has fewer matrix instructions than kernels/sassreport/shares.txt says
              (--update writes that file)
   gpu-check  build, then check and time the kernels on the GPU, on the host device where there is none
@@ -381,9 +381,15 @@ ptx_check() {
 
 sass_report() {
   build
+  sass -step build/step.json
+}
+
+# sass ARGUMENTS: the report over all builds, and the launches of a training step in build/step.json.
+sass() {
   local ptxas nvdisasm
   ptxas=$(ptxas_path)
   nvdisasm=$(nvdisasm_path)
+  bin/ddgpu launches --preset cifar10-ddpm --json >build/step.json
   go run ./kernels/sassreport -ptxas "$ptxas" -nvdisasm "$nvdisasm" "$@" kernels/ptx/*/*.ptx
 }
 
@@ -391,8 +397,9 @@ sass_report() {
 sass_check() {
   local update=""
   [ "${1:-}" != --update ] || update=-update
+  build
   # shellcheck disable=SC2086 # nothing, or one word
-  sass_report -archs sm_80,sm_90 -check kernels/sassreport/shares.txt $update
+  sass -archs sm_80,sm_90 -step build/step.json -check kernels/sassreport/shares.txt $update
 }
 
 gpu_check() {
@@ -413,7 +420,7 @@ case $word in
   lint) lint ;;
   bench) bench "$@" ;;
   ptx-check) ptx_check ;;
-  sass-report) sass_report "$@" ;;
+  sass-report) sass_report ;;
   sass-check) sass_check "$@" ;;
   gpu-check) gpu_check ;;
   help | -h | --help) usage ;;

@@ -22,8 +22,9 @@ func main() {
 	flag.StringVar(&o.assembler, "ptxas", "ptxas", "the assembler")
 	flag.StringVar(&o.disassembler, "nvdisasm", "nvdisasm", "the disassembler")
 	archs := flag.String("archs", "sm_80,sm_86,sm_89,sm_90", "the architectures, `LIST` with commas")
-	flag.StringVar(&o.check, "check", "", "print nothing; fail on a kernel that spills, or has fewer matrix instructions in its main loop than `FILE` says")
+	flag.StringVar(&o.check, "check", "", "print no report; fail on a kernel that spills, or has fewer matrix instructions in its main loop than `FILE` says, or whose cost in -step is not known")
 	flag.BoolVar(&o.update, "update", false, "write the file of -check anew")
+	flag.StringVar(&o.step, "step", "", "predict the training step whose launches `FILE` holds, as ddgpu launches --json prints them")
 	flag.Parse()
 	o.archs, o.files = strings.Split(*archs, ","), flag.Args()
 	if err := run(o); err != nil {
@@ -33,9 +34,9 @@ func main() {
 }
 
 type options struct {
-	assembler, disassembler, check string
-	update                         bool
-	archs, files                   []string
+	assembler, disassembler, check, step string
+	update                               bool
+	archs, files                         []string
 }
 
 func run(o options) error {
@@ -43,8 +44,18 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
+	var s step
+	if o.step != "" {
+		if s, err = readStep(o.step); err != nil {
+			return err
+		}
+	}
 	if o.check == "" {
-		return writeKernels(os.Stdout, kernels)
+		if err := writeKernels(os.Stdout, kernels); err != nil || o.step == "" {
+			return err
+		}
+		fmt.Println()
+		return writeStep(os.Stdout, kernels, s)
 	}
 	if o.update {
 		if err := writeShares(o.check, kernels); err != nil {
@@ -52,6 +63,11 @@ func run(o options) error {
 		}
 	}
 	problems, err := check(kernels, o.check)
+	if err != nil {
+		return err
+	}
+	guessed, err := checkStep(kernels, s)
+	problems = append(problems, guessed...)
 	for _, p := range problems {
 		fmt.Fprintln(os.Stderr, "sassreport:", p)
 	}
@@ -66,7 +82,8 @@ type kernel struct {
 	Build   string // the folder of its PTX: sm_80_bf16
 	Name    string
 	Arch    string
-	Threads int // of a block at most
+	Threads int   // of a block at most
+	Table   []int // its geometry
 	Usage   ptxas.Usage
 	Body    mix // once through the main loop
 	Outside mix // all other instructions
@@ -132,7 +149,7 @@ func analyseFile(assembler, disassembler, file, arch, cubin string) ([]kernel, e
 	if err != nil {
 		return nil, fmt.Errorf("%s for %s: %w", file, arch, err)
 	}
-	threads := ptxas.ParseThreads(text)
+	threads, tables := ptxas.ParseThreads(text), geometries(text)
 	var kernels []kernel
 	for _, f := range functions {
 		t, entry := threads[f.Name]
@@ -140,7 +157,7 @@ func analyseFile(assembler, disassembler, file, arch, cubin string) ([]kernel, e
 			continue
 		}
 		body, outside := mainLoop(f)
-		kernels = append(kernels, kernel{filepath.Base(filepath.Dir(file)), f.Name, arch, t, usage[f.Name], body, outside})
+		kernels = append(kernels, kernel{filepath.Base(filepath.Dir(file)), f.Name, arch, t, tables[f.Name], usage[f.Name], body, outside})
 	}
 	if len(kernels) != len(threads) {
 		return nil, fmt.Errorf("%s for %s: %d of %d kernels in the machine code", file, arch, len(kernels), len(threads))
