@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
@@ -38,25 +39,37 @@ func (e *limitError) Error() string {
 		humanize.IBytes(uint64(e.limit)), e.instead)
 }
 
-// checkLimit is a *limitError when a plan exceeds a limit. It names the fewest micro-batches that would not.
+// checkLimit is a *limitError when a plan exceeds a limit. It names what would fit with the same result to the bit.
 func checkLimit(config diffusion.Config, devices int, planned diffusion.Memory, limit int64) error {
 	if limit == 0 || planned.Total <= limit {
 		return nil
 	}
 	e := &limitError{need: planned.Total, limit: limit, instead: "a smaller --batch, or a smaller network, needs less"}
-	for {
-		config.Train.MicroBatches *= 2
-		if config.Validate() != nil {
-			return e
+	var fit []string
+	try := func(config diffusion.Config, options string) bool {
+		m, err := diffusion.PlanMemory(config, devices)
+		if err != nil || m.Total > limit {
+			return false
 		}
-		smaller, err := diffusion.PlanMemory(config, devices)
-		if err != nil {
-			return e
+		fit = append(fit, fmt.Sprintf("%s needs %s", options, humanize.IBytes(uint64(m.Total))))
+		return true
+	}
+	for _, again := range []bool{config.Train.Recompute, true} {
+		c, options := config, ""
+		if again && !config.Train.Recompute {
+			c.Train.Recompute, options = true, "--recompute "
+			if try(c, "--recompute") || len(fit) > 0 {
+				break
+			}
 		}
-		if smaller.Total <= limit {
-			e.instead = fmt.Sprintf("--micro-batches %d, with the same result to the bit, needs %s", config.Train.MicroBatches,
-				humanize.IBytes(uint64(smaller.Total)))
-			return e
+		for c.Train.MicroBatches *= 2; c.Validate() == nil; c.Train.MicroBatches *= 2 {
+			if try(c, fmt.Sprintf("%s--micro-batches %d", options, c.Train.MicroBatches)) {
+				break
+			}
 		}
 	}
+	if len(fit) > 0 {
+		e.instead = strings.Join(fit, ", ") + ", with the same result to the bit"
+	}
+	return e
 }

@@ -71,7 +71,7 @@ func train(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := planned(c, config); err != nil { // what cannot be trained at all is found before anything is written
+	if _, _, err := plan(c, config); err != nil { // what cannot be trained at all is found before anything is written
 		return err
 	}
 	m, err := openMachine(c)
@@ -79,6 +79,9 @@ func train(c *cli.Context) error {
 		return err
 	}
 	config.ResolvePrecision(m)
+	if err := withinLimit(c, config, len(m.Devices)); err != nil {
+		return join(err, m.Close())
+	}
 	folder, from, notice, err := openRunFor(out, c.String("resume"), config)
 	if err != nil {
 		return join(err, m.Close())
@@ -103,13 +106,13 @@ func train(c *cli.Context) error {
 	})
 }
 
-// planned refuses what cannot be trained, or not within --memory-limit; then it shows, unless lines of JSON are asked for, what the memory is for.
-func planned(c *cli.Context, config diffusion.Config) error {
-	devices, memory, err := plan(c, config)
+// withinLimit refuses what needs more memory than --memory-limit leaves, and shows, unless lines of JSON are asked for, what the memory is for.
+func withinLimit(c *cli.Context, config diffusion.Config, devices int) error {
+	limit, err := memoryLimit(c)
 	if err != nil {
 		return err
 	}
-	limit, err := memoryLimit(c)
+	memory, err := diffusion.PlanMemory(config, devices)
 	if err != nil {
 		return err
 	}
