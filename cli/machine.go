@@ -43,7 +43,19 @@ func openMachine(c *cli.Context) (*gpu.Machine, error) {
 	if m.Notice != "" {
 		fmt.Fprintln(c.App.ErrWriter, "ddgpu: "+m.Notice)
 	}
+	m.OnCompile = func(told gpu.Compilation) { fmt.Fprintln(c.App.ErrWriter, "ddgpu: "+told.String()) }
 	return m, nil
+}
+
+// noteCompilations puts what is compiled among the notes of a run instead of on stderr.
+func noteCompilations(m *gpu.Machine, show progress) {
+	m.OnCompile = func(told gpu.Compilation) {
+		f := fields{"module": told.Module, "device": told.Device.Name, "chip": told.Chip(), "seconds": told.Took.Seconds(), "cached": told.Kept == nil}
+		if told.Kept != nil {
+			f["reason"] = told.Kept.Error()
+		}
+		show.Note("compiled kernels", f)
+	}
 }
 
 // join is err, or what followed it where that alone failed: after an error, a failing clean-up says nothing new.

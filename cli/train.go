@@ -91,6 +91,7 @@ func train(c *cli.Context) error {
 		fmt.Fprintln(c.App.ErrWriter, "ddgpu: "+notice)
 	}
 	show := newProgress(c.App.Writer, c.Bool("json"), int64(config.Train.Steps), int64(config.Train.LogEvery))
+	noteCompilations(m, show)
 	ctx, release := interruptible(func() {
 		fmt.Fprintln(c.App.ErrWriter, "ddgpu: finishing the step, then saving; once more to end at once")
 	})

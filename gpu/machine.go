@@ -3,6 +3,7 @@ package gpu
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 
 	"gorgonia.org/cu"
@@ -17,6 +18,8 @@ type Machine struct {
 	Notice string
 	// Host says that the devices are the host device's.
 	Host bool
+	// OnCompile, where it is set, is told of kernels that had to be compiled, by one device's thread at a time.
+	OnCompile func(Compilation)
 }
 
 // Open opens the driver that a spec names (see [driver.ParseSpec]) and all of its devices. A process has one machine at a time.
@@ -38,8 +41,9 @@ func Open(spec string) (*Machine, error) {
 			ordinals = append(ordinals, i)
 		}
 	}
+	compiler := newCompiler(m, os.Getenv)
 	for i, ordinal := range ordinals {
-		d, err := openDevice(i, ordinal)
+		d, err := openDevice(i, ordinal, compiler)
 		if err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
@@ -118,9 +122,10 @@ type Device struct {
 	Multiprocessors int
 	Total           int64 // bytes of memory
 
-	cu      cu.Device
-	context cu.CUContext
-	optIn   int // most dynamic shared memory per block, bytes
+	cu       cu.Device
+	context  cu.CUContext
+	optIn    int // most dynamic shared memory per block, bytes
+	compiler *compiler
 
 	limit     int64         // of what Alloc gives, bytes; 0 for none
 	allocated int64         // what Alloc has given, bytes
@@ -137,8 +142,8 @@ type call struct {
 	done chan error
 }
 
-func openDevice(index, ordinal int) (*Device, error) {
-	d := &Device{Index: index, Ordinal: ordinal, sizes: map[Ptr]int64{}, calls: make(chan call), stop: make(chan struct{}), finished: make(chan struct{})}
+func openDevice(index, ordinal int, compiler *compiler) (*Device, error) {
+	d := &Device{Index: index, Ordinal: ordinal, compiler: compiler, sizes: map[Ptr]int64{}, calls: make(chan call), stop: make(chan struct{}), finished: make(chan struct{})}
 	opened := make(chan error)
 	go d.serve(opened)
 	if err := <-opened; err != nil {

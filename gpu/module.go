@@ -15,9 +15,9 @@ type Module struct {
 	cu     cu.Module
 }
 
-// LoadModule compiles PTX text for the device; the error holds what the driver's compiler said.
+// LoadModule compiles PTX text for the device, or takes what was made of it before; the error holds what the driver's compiler said.
 func (d *Device) LoadModule(name, ptx string) (*Module, error) {
-	m, err := driver.LoadModule(ptx)
+	m, err := d.compiler.load(d, name, ptx)
 	if err != nil {
 		return nil, failed("loading kernels "+name, d.Index, err)
 	}

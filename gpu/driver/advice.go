@@ -2,9 +2,7 @@ package driver
 
 import (
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -37,39 +35,6 @@ func releaseOf(ptx string) (release, bool) {
 
 func (r release) String() string {
 	return fmt.Sprintf("NVIDIA driver %s or newer (CUDA %s)", r.driver, r.cuda)
-}
-
-// procVersion is where the kernel module tells its version; tests set it.
-var procVersion = "/proc/driver/nvidia/version"
-
-var versionPattern = regexp.MustCompile(`\d+\.\d+(\.\d+)?`)
-
-// KernelModule is the version of NVIDIA's kernel module that is loaded, such as 550.54.15, or "".
-func KernelModule() string {
-	f, err := os.Open(procVersion)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 4096))
-	if err != nil {
-		return ""
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	return versionPattern.FindString(line)
-}
-
-// Library is the file that NVIDIA's driver library was loaded from, links resolved: its name ends with the driver's version. It is "" for
-// the host device.
-func Library() string {
-	path := libraryPath()
-	if path == "" {
-		return ""
-	}
-	if resolved, err := filepath.EvalSymlinks(path); err == nil {
-		return resolved
-	}
-	return path
 }
 
 // installed says which driver there is, as far as that is known.

@@ -151,25 +151,63 @@ func Launch(f cu.Function, grid, block [3]int, shared int, s cu.Stream, args []u
 	return result(C.ddgpu_launch(functionHandle(f), &g[0], &b[0], C.uint(shared), streamHandle(s), slots, C.int(len(args))))
 }
 
+// logSize is how much of a compiler's log is read, in bytes.
+const logSize = 16 << 10
+
 // LoadModule loads PTX text. The error holds what the driver's compiler said about it.
 func LoadModule(image string) (cu.Module, error) {
-	const logSize = 16 << 10
 	text := C.CString(image)
 	defer C.free(unsafe.Pointer(text))
 	log := (*C.char)(C.calloc(logSize, 1))
 	defer C.free(unsafe.Pointer(log))
 	var handle C.CUmodule
 	if code := C.ddgpu_module_load(&handle, text, log, logSize); code != C.CUDA_SUCCESS {
-		var said []string
-		for _, text := range []string{strings.TrimSpace(C.GoString(log)), imageAdvice(Result(code), image)} {
-			if text != "" {
-				said = append(said, text)
-			}
-		}
-		if len(said) > 0 {
-			return cu.Module{}, fmt.Errorf("%w: %s", Result(code), strings.Join(said, "; "))
-		}
+		return cu.Module{}, imageError(Result(code), C.GoString(log), image)
+	}
+	return *(*cu.Module)(unsafe.Pointer(&handle)), nil
+}
+
+// Compile turns PTX text into machine code for the current context's device, as [LoadModule] does, but to keep: what it gives is for [LoadCode]
+// in this or another process with the same driver.
+func Compile(image string) ([]byte, error) {
+	text := C.CString(image)
+	defer C.free(unsafe.Pointer(text))
+	log := (*C.char)(C.calloc(logSize, 1))
+	defer C.free(unsafe.Pointer(log))
+	var code unsafe.Pointer
+	var size C.size_t
+	failed := C.ddgpu_compile(text, C.size_t(len(image)+1), &code, &size, log, logSize)
+	defer C.free(code)
+	if failed != C.CUDA_SUCCESS {
+		return nil, imageError(Result(failed), C.GoString(log), image)
+	}
+	if size > 1<<30 {
+		return nil, fmt.Errorf("the driver's compiler made %d bytes of machine code", uint64(size))
+	}
+	return C.GoBytes(code, C.int(size)), nil
+}
+
+// LoadCode loads what [Compile] gave.
+func LoadCode(code []byte) (cu.Module, error) {
+	image := C.CBytes(append(code[:len(code):len(code)], 0)) // the driver looks for the end itself
+	defer C.free(image)
+	var handle C.CUmodule
+	if code := C.cuModuleLoadData(&handle, image); code != C.CUDA_SUCCESS {
 		return cu.Module{}, Result(code)
 	}
 	return *(*cu.Module)(unsafe.Pointer(&handle)), nil
+}
+
+// imageError is the driver's refusal of PTX, with what its compiler said and what the user can do.
+func imageError(code Result, log, image string) error {
+	var said []string
+	for _, text := range []string{strings.TrimSpace(log), imageAdvice(code, image)} {
+		if text != "" {
+			said = append(said, text)
+		}
+	}
+	if len(said) == 0 {
+		return code
+	}
+	return fmt.Errorf("%w: %s", code, strings.Join(said, "; "))
 }

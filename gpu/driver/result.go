@@ -26,6 +26,7 @@ const (
 	DeviceUnavailable        Result = C.CUDA_ERROR_DEVICE_UNAVAILABLE
 	NoDevice                 Result = C.CUDA_ERROR_NO_DEVICE
 	InvalidDevice            Result = C.CUDA_ERROR_INVALID_DEVICE
+	InvalidImage             Result = C.CUDA_ERROR_INVALID_IMAGE
 	InvalidContext           Result = C.CUDA_ERROR_INVALID_CONTEXT
 	NoBinaryForGPU           Result = C.CUDA_ERROR_NO_BINARY_FOR_GPU
 	ECCUncorrectable         Result = C.CUDA_ERROR_ECC_UNCORRECTABLE
@@ -77,6 +78,7 @@ var resultText = map[Result]string{
 	DeviceUnavailable:        "the device is in use by another process, or may not be used",
 	NoDevice:                 "no CUDA device",
 	InvalidDevice:            "invalid device",
+	InvalidImage:             "invalid kernel image",
 	InvalidContext:           "no current context",
 	NoBinaryForGPU:           "no kernel for this device",
 	ECCUncorrectable:         "uncorrectable memory error",

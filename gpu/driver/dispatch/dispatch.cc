@@ -154,6 +154,26 @@ CUresult ddgpu_module_load(CUmodule* mod, const char* image, char* log, size_t s
   return cuModuleLoadDataEx(mod, image, 2, options, values);
 }
 
+CUresult ddgpu_compile(char* ptx, size_t ptx_size, void** cubin, size_t* cubin_size, char* log, size_t log_size) {
+  CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES, CU_JIT_GENERATE_LINE_INFO};
+  void* values[] = {log, reinterpret_cast<void*>(log_size), reinterpret_cast<void*>(1)};
+  if (log_size > 0) log[0] = 0;
+  *cubin = nullptr;
+  CUlinkState state;
+  CUresult code = cuLinkCreate_v2(3, options, values, &state);
+  if (code != CUDA_SUCCESS) return code;
+  void* linked = nullptr;
+  code = cuLinkAddData_v2(state, CU_JIT_INPUT_PTX, ptx, ptx_size, "kernels", 0, nullptr, nullptr);
+  if (code == CUDA_SUCCESS) code = cuLinkComplete(state, &linked, cubin_size);
+  if (code == CUDA_SUCCESS) {  // what was linked goes with the state
+    *cubin = malloc(*cubin_size);
+    if (*cubin == nullptr) code = CUDA_ERROR_OUT_OF_MEMORY;
+  }
+  if (code == CUDA_SUCCESS) memcpy(*cubin, linked, *cubin_size);
+  const CUresult ended = cuLinkDestroy(state);
+  return code != CUDA_SUCCESS ? code : ended;
+}
+
 CUresult cuInit(unsigned int flags) {
   const DriverTable* const t = table.load(std::memory_order_acquire);
   return t == &kClosed ? CUDA_SUCCESS : t->cuInit(flags);

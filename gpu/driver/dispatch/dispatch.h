@@ -61,6 +61,9 @@ CUresult ddgpu_launch(CUfunction fn, const unsigned int* grid, const unsigned in
                       uint64_t* slots, int count);
 // Loads a module image and leaves the compiler's error log in `log`.
 CUresult ddgpu_module_load(CUmodule* mod, const char* image, char* log, size_t size);
+// Compiles PTX, which ends with a zero within its size, for the current context's device, with line information; `cubin` is for
+// the caller to free. Leaves the compiler's error log in `log`.
+CUresult ddgpu_compile(char* ptx, size_t ptx_size, void** cubin, size_t* cubin_size, char* log, size_t log_size);
 
 #ifdef __cplusplus
 }

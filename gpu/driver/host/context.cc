@@ -46,6 +46,7 @@ void destroy_context(Lock& lock, Context& context) {
   drop(driver->graphs);
   drop(driver->functions);
   drop(driver->modules);
+  drop(driver->links);
   drop(driver->events);
   drop(driver->streams);
   for (auto& stream : context.streams) {
@@ -381,6 +382,7 @@ void fill(DriverTable* t) {
   fill_memory(t);
   fill_stream(t);
   fill_module(t);
+  fill_link(t);
   fill_graph(t);
 }
 

@@ -114,6 +114,26 @@ struct Module {
   std::map<std::string, std::pair<CUdeviceptr, size_t>> globals;
 };
 
+// Where a caller wants to read what the compiler says.
+class JitLog {
+ public:
+  JitLog() = default;
+  JitLog(unsigned n, const CUjit_option* options, void* const* values);
+  void write(const std::string& text) const;
+
+ private:
+  char* buffer_ = nullptr;
+  size_t size_ = 0;
+};
+
+// A linker invocation: PTX becomes a "cubin", which is that PTX behind kCubin.
+struct Link {
+  Context* context;
+  JitLog log;
+  std::string cubin;
+};
+constexpr const char* kCubin = "\177ddgpu cubin of a host device\n";
+
 struct Function {
   Context* context;
   Module* module;
@@ -185,6 +205,7 @@ struct Driver {
   Handles<Stream> streams;
   Handles<Event> events;
   Handles<Module> modules;
+  Handles<Link> links;
   Handles<Function> functions;
   Handles<Graph> graphs;
   Handles<GraphExec> execs;
@@ -235,6 +256,8 @@ void capture_point(Stream& stream, Event& event);
 Result capture_wait(Stream& stream, const Event& event);
 
 // Kernels (launch.cc, workers.cc).
+// Reads module.ptx into the rest of it; leaves in log what is wrong with it.
+Result read_ptx(Module& module, std::string* log);
 const simt::Entry* find_entry(const std::string& name, Precision p);
 // Whether an entry that the precision lacks in the CPU's configuration exists in the GPU's.
 bool only_gpu_tiles(const std::string& name, Precision p);
@@ -254,6 +277,7 @@ void fill_context(DriverTable* table);
 void fill_memory(DriverTable* table);
 void fill_stream(DriverTable* table);
 void fill_module(DriverTable* table);
+void fill_link(DriverTable* table);
 void fill_graph(DriverTable* table);
 
 }  // namespace host

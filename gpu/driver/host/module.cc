@@ -128,33 +128,8 @@ Result load(CUmodule* handle, const char* image, std::string* log) {
   if (handle == nullptr || image == nullptr) return CUDA_ERROR_INVALID_VALUE;
   auto module = std::make_shared<Module>();
   module->context = context;
-  module->ptx = image;
-  module->precision = Precision::fp32;
-  if (module->ptx.compare(0, strlen(kPrecision), kPrecision) == 0) {
-    const size_t length = strlen(kPrecision);
-    const std::string asked = module->ptx.substr(length, module->ptx.find('\n') - length);
-    const auto found = std::find(std::begin(kPrecisions), std::end(kPrecisions), asked);
-    if (found == std::end(kPrecisions)) {
-      *log = "the first line asks for precision=" + asked + ": want fp32, tf32, bf16 or fp64";
-      return CUDA_ERROR_INVALID_PTX;
-    }
-    module->precision = static_cast<Precision>(found - std::begin(kPrecisions));
-  }
-  if (module->ptx.find(".version") == std::string::npos || module->ptx.find(".target") == std::string::npos) {
-    *log = "the image is not PTX: no .version or .target";
-    return CUDA_ERROR_INVALID_PTX;
-  }
-  int major = 0, minor = 0;
-  sscanf(module->ptx.c_str() + module->ptx.find(".version"), ".version %d.%d", &major, &minor);
-  if (major * 10 + minor > kPtx) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
-  for (const std::string& name : names_after(module->ptx, ".entry")) {
-    if (find_entry(name, module->precision) == nullptr) {
-      if (only_gpu_tiles(name, module->precision)) continue;  // not found, as in a module without it
-      *log = "entry " + name + " has no build for " + variant_name(module->precision);
-      return CUDA_ERROR_NO_BINARY_FOR_GPU;
-    }
-    module->functions[name] = nullptr;
-  }
+  module->ptx = image + (strncmp(image, kCubin, strlen(kCubin)) == 0 ? strlen(kCubin) : 0);
+  if (const Result r = read_ptx(*module, log)) return r;
   driver->modules[module.get()] = module;
   *handle = reinterpret_cast<CUmodule>(module.get());
   return CUDA_SUCCESS;
@@ -163,13 +138,7 @@ Result load(CUmodule* handle, const char* image, std::string* log) {
 Result module_load_data_ex(CUmodule* handle, const void* image, unsigned n, CUjit_option* options, void** values) {
   std::string log;
   const Result result = load(handle, static_cast<const char*>(image), &log);
-  char* buffer = nullptr;
-  size_t size = 0;
-  for (unsigned i = 0; i < n; i++) {
-    if (options[i] == CU_JIT_ERROR_LOG_BUFFER) buffer = static_cast<char*>(values[i]);
-    if (options[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES) size = reinterpret_cast<size_t>(values[i]);
-  }
-  if (buffer != nullptr && size > 0) snprintf(buffer, size, "%s", log.c_str());
+  JitLog(n, options, values).write(log);
   return result;
 }
 Result module_load_data(CUmodule* handle, const void* image) { return module_load_data_ex(handle, image, 0, nullptr, nullptr); }
@@ -331,6 +300,36 @@ bool built(const char* variant) {
 
 }  // namespace
 
+Result read_ptx(Module& module, std::string* log) {
+  module.precision = Precision::fp32;
+  if (module.ptx.compare(0, strlen(kPrecision), kPrecision) == 0) {
+    const size_t length = strlen(kPrecision);
+    const std::string asked = module.ptx.substr(length, module.ptx.find('\n') - length);
+    const auto found = std::find(std::begin(kPrecisions), std::end(kPrecisions), asked);
+    if (found == std::end(kPrecisions)) {
+      *log = "the first line asks for precision=" + asked + ": want fp32, tf32, bf16 or fp64";
+      return CUDA_ERROR_INVALID_PTX;
+    }
+    module.precision = static_cast<Precision>(found - std::begin(kPrecisions));
+  }
+  if (module.ptx.find(".version") == std::string::npos || module.ptx.find(".target") == std::string::npos) {
+    *log = "the image is not PTX: no .version or .target";
+    return CUDA_ERROR_INVALID_PTX;
+  }
+  int major = 0, minor = 0;
+  sscanf(module.ptx.c_str() + module.ptx.find(".version"), ".version %d.%d", &major, &minor);
+  if (major * 10 + minor > kPtx) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
+  for (const std::string& name : names_after(module.ptx, ".entry")) {
+    if (find_entry(name, module.precision) == nullptr) {
+      if (only_gpu_tiles(name, module.precision)) continue;  // not found, as in a module without it
+      *log = "entry " + name + " has no build for " + variant_name(module.precision);
+      return CUDA_ERROR_NO_BINARY_FOR_GPU;
+    }
+    module.functions[name] = nullptr;
+  }
+  return CUDA_SUCCESS;
+}
+
 bool choose_variants(char* error, size_t size) {
   const char* target = "gpu";
   if (!driver->config.gpu_tiles) {
@@ -384,6 +383,17 @@ const char* noted() {
   driver->noted = std::move(driver->notes);
   driver->notes.clear();
   return driver->noted.c_str();
+}
+
+JitLog::JitLog(unsigned n, const CUjit_option* options, void* const* values) {
+  for (unsigned i = 0; i < n; i++) {
+    if (options[i] == CU_JIT_ERROR_LOG_BUFFER) buffer_ = static_cast<char*>(values[i]);
+    if (options[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES) size_ = reinterpret_cast<size_t>(values[i]);
+  }
+}
+
+void JitLog::write(const std::string& text) const {
+  if (buffer_ != nullptr && size_ > 0) snprintf(buffer_, size_, "%s", text.c_str());
 }
 
 void fill_module(DriverTable* t) {
