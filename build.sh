@@ -158,7 +158,7 @@ rule ptx
   description = ptx \$in
 rule embed
   # Without the labels of line information, to which nothing refers: ptxas orders instructions otherwise where it meets one.
-  command = sed -E '/^[\$\$]L__(tmp|func_begin|func_end)[0-9]+:$\$/d' \$in >\$out
+  command = sed -E '/^[\$\$]L__(tmp|func_begin|func_end)[0-9]+:$\$|^\t\.section\t\.debug_loc/d' \$in >\$out
   description = embed \$out
 rule archive
   command = gpu/driver/archive.sh $clang \$out "\$tests" \$in
