@@ -103,6 +103,9 @@ func (q *Queue) ConvBackwardWeight(g Conv, s Shards, partial gpu.Ptr, stride int
 	q.launch(k, grid, 0, args...)
 }
 
+// MostStatTiles is the most tiles of an image that ConvStatTiles can give on any device: no tile has fewer rows.
+func (c Conv) MostStatTiles() int { return max(1, c.OH*c.OW/64) }
+
 // ConvStatTiles is how many tiles of an image ConvForward makes statistics of (Epilogue.Stats), 0 where it makes none: it does on tensor cores where
 // a tile is a part of an image, or whole images of 16 pixels and more.
 func (q *Queue) ConvStatTiles(g Conv) int {

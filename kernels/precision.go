@@ -34,6 +34,9 @@ func ParsePrecision(name string) (Precision, error) {
 	return 0, fmt.Errorf("precision %q: want fp32, tf32, bf16 or fp64", name)
 }
 
+// Tensor says whether matrix products are for tensor cores.
+func (p Precision) Tensor() bool { return p == TF32 || p == BF16 }
+
 // Capability is the least compute capability, as major·10 + minor, of a GPU that has the precision; 0 for none.
 func (p Precision) Capability() int {
 	switch p {

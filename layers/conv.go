@@ -7,8 +7,9 @@ import (
 
 // conv is a convolution or a linear layer, with what joins it in its epilogue:
 //
-//	y = (w∗x + bias + perImage + residual)·scale
+//	y = act((w∗x + bias + perImage + residual)·scale), act nothing or SiLU
 //
+// A group norm that reads y finds statistics of y, where the precision has convolutions that make them.
 // Inputs: x, then perImage [C] and residual where there are. The gradients of bias and of perImage are the same sum over pixels; residual's
 // is scale·dy, which stays in dy's place.
 type conv struct {
@@ -16,6 +17,7 @@ type conv struct {
 	weight, bias       int          // parameters; bias −1: none
 	perImage, residual bool
 	scale              float64
+	silu               bool
 }
 
 // convOptions are what a convolution has besides its input and its output's width.
@@ -60,10 +62,19 @@ func (b *builder) conv(name string, x *value, width int, o convOptions) *value {
 
 // linear is x·W + bias for every pixel; with a residual (… + residual)·scale.
 func (b *builder) linear(name string, x *value, width int, residual *value, scale float64) *value {
+	return b.linearWith(name, x, width, residual, scale, false)
+}
+
+// linearSiLU is SiLU(x·W + bias).
+func (b *builder) linearSiLU(name string, x *value, width int) *value {
+	return b.linearWith(name, x, width, nil, 1, true)
+}
+
+func (b *builder) linearWith(name string, x *value, width int, residual *value, scale float64, silu bool) *value {
 	s := x.shape
 	c := conv{
 		shape: kernels.Conv{H: s.H, W: s.W, Cin: s.C, Cout: width, KH: 1, KW: 1, Stride: 1, OH: s.H, OW: s.W},
-		scale: scale, residual: residual != nil,
+		scale: scale, residual: residual != nil, silu: silu,
 	}
 	init := Init{Uniform, s.C}
 	c.weight = b.param(name+".weight", Matrix, init, width, s.C)
@@ -96,7 +107,7 @@ func (o conv) kind() string {
 }
 
 func (o conv) needs() needs {
-	n := needs{inputs: []int{0}, params: true, adds: true}
+	n := needs{inputs: []int{0}, params: true, adds: true, before: o.silu}
 	if o.sums() {
 		n.scratch = []int64{int64(o.shape.Cout)}
 	}
@@ -115,7 +126,10 @@ func (o conv) sums() bool { return o.perImage || o.bias >= 0 && o.shape.OH*o.sha
 func (o conv) forward(c *call) {
 	g := o.shape
 	g.N = c.images
-	e := kernels.Epilogue{Bias: c.weight(o.bias), Scale: o.scale}
+	e := kernels.Epilogue{Bias: c.weight(o.bias), Scale: o.scale, SiLU: o.silu, Pre: c.before()}
+	if c.q.ConvStatTiles(g) > 0 {
+		e.Stats = c.moments()
+	}
 	i := 1
 	if o.perImage {
 		e.PerImage, e.PerImageStride = c.in(i), g.Cout
@@ -131,6 +145,9 @@ func (o conv) backward(c *call) {
 	g := o.shape
 	g.N = c.images
 	dy, pixels := c.dOut(), g.OH*g.OW
+	if o.silu {
+		c.q.SiLUBackward(int64(g.N)*int64(pixels)*int64(g.Cout), dy, dy, c.before())
+	}
 	if o.scale != 1 {
 		c.q.Scale(int64(g.N)*int64(pixels)*int64(g.Cout), dy, dy, o.scale)
 	}

@@ -168,7 +168,11 @@ func testGoldenUNet(t *testing.T, file golden, real kernels.Precision, bound flo
 			n := graph.nodes[k]
 			if name := values[n.name]; name != "" && !backward {
 				m.sync()
-				compare(name, m.read(instance.at[plan.nodes[k].out[0]], int64(batch)*n.out[0].shape.Elements()), file.image(name))
+				at := plan.nodes[k].out[0]
+				if before := plan.nodes[k].before; before != none {
+					at = before // PyTorch's layer ends before the activation
+				}
+				compare(name, m.read(instance.at[at], int64(batch)*n.out[0].shape.Elements()), file.image(name))
 			}
 		}
 		instance.Forward(m.queue, Weights{Arena: w}, 0, 0)

@@ -73,6 +73,7 @@ type needs struct {
 	kept      []int64   // statistics and sums of one image that forward leaves for backward
 	scratch   []int64   // sums of one image that backward works in
 	constants []float64 // a table that forward reads
+	before    bool      // forward leaves its output before an activation for backward
 
 	// adds: backward can leave the gradient of input 0 out, and can add another gradient to it.
 	adds bool
@@ -141,7 +142,7 @@ func (b *builder) finish(out *value) (*Graph, error) {
 		}
 	}
 	last := g.nodes[len(g.nodes)-1]
-	if need := last.op.needs(); last.out[0] != out || need.passes != 0 || need.dropout {
+	if need := last.op.needs(); last.out[0] != out || need.passes != 0 || need.dropout || need.before {
 		return nil, errors.New("a network must end with a layer that leaves the gradient of its output alone")
 	}
 	b.fanOuts()

@@ -221,6 +221,8 @@ func (c *call) out() gpu.Ptr          { return c.address(c.node.out[0]) }
 func (c *call) kept(j int) gpu.Ptr    { return c.address(c.node.kept[j]) }
 func (c *call) scratch(j int) gpu.Ptr { return c.address(c.node.scratch[j]) }
 func (c *call) constants() gpu.Ptr    { return c.address(c.node.constants) }
+func (c *call) moments() gpu.Ptr      { return c.address(c.node.moments) }
+func (c *call) before() gpu.Ptr       { return c.address(c.node.before) }
 
 // dIn and dOut are the gradients of an input and of the output; dIn is 0 where nobody wants it.
 func (c *call) dIn(j int) gpu.Ptr { return c.address(c.node.dIn[j]) }

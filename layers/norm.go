@@ -50,7 +50,14 @@ func (o groupNorm) forward(c *call) {
 	if o.scaleShift {
 		scaleShift = c.in(1)
 	}
-	c.q.GroupNormForward(g, c.out(), c.kept(0), c.in(0), c.weight(o.weight), c.weight(o.weight+1), scaleShift, 2*g.C, 0, 0)
+	moments, tiles := c.moments(), 0
+	if moments != 0 {
+		from := c.i.plan.Graph.nodes[c.node.convolution].op.(conv).shape
+		if tiles = c.q.ConvStatTiles(from); tiles == 0 {
+			moments = 0
+		}
+	}
+	c.q.GroupNormForward(g, c.out(), c.kept(0), c.in(0), c.weight(o.weight), c.weight(o.weight+1), scaleShift, 2*g.C, moments, tiles)
 }
 
 func (o groupNorm) backward(c *call) {

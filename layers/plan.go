@@ -67,6 +67,9 @@ type binding struct {
 	in, out, kept, scratch []slot
 	dIn                    []slot
 	dOut, prior, constants slot
+	moments                slot   // of a convolution: where it leaves statistics for a group norm; of a group norm: where they are
+	convolution            int    // of a group norm with moments: the node that left them
+	before                 slot   // of a convolution with SiLU: its output before it
 	terms                  []slot // of a fan-out: the gradients to add up
 	idle                   bool   // forward does nothing, the output is the input
 	backward               bool
@@ -154,7 +157,7 @@ func (p *planner) forward() {
 	p.at[g.x.index] = p.x
 	for i, n := range g.nodes {
 		b, need := &p.nodes[i], n.op.needs()
-		b.dOut, b.prior, b.constants = none, none, none
+		b.dOut, b.prior, b.constants, b.moments, b.before = none, none, none, none, none
 		for _, v := range n.in {
 			b.in = append(b.in, p.use(p.at[v.index], i))
 		}
@@ -171,12 +174,35 @@ func (p *planner) forward() {
 		for _, sums := range need.kept {
 			b.kept = append(b.kept, p.sums(n.name, sums, i))
 		}
+		if o.Train && need.before {
+			b.before = p.reals(n.name, n.out[0].shape.Elements(), i)
+		}
+		p.momentsFor(i)
 		if need.constants != nil {
 			b.constants = p.always(p.new(n.name, int64(len(need.constants))*o.Precision.AccSize(), 0))
 			p.storages[b.constants].constants = need.constants
 		}
 	}
 	p.y = p.use(p.at[g.out.index], p.steps)
+}
+
+// momentsFor gives a group norm the statistics of the convolution whose output it reads, where the precision has convolutions that make them.
+func (p *planner) momentsFor(i int) {
+	n, m := p.Graph.nodes[i], -1
+	if _, ok := n.op.(groupNorm); ok {
+		m = p.maker[n.in[0].index]
+	}
+	if m < 0 || !p.Options.Precision.Tensor() {
+		return
+	}
+	c, ok := p.Graph.nodes[m].op.(conv)
+	if !ok {
+		return
+	}
+	if p.nodes[m].moments == none {
+		p.nodes[m].moments = p.sums("statistics of "+p.Graph.nodes[m].name, 2*int64(c.shape.Cout)*int64(c.shape.MostStatTiles()), m)
+	}
+	p.nodes[i].moments, p.nodes[i].convolution = p.use(p.nodes[m].moments, i), m
 }
 
 func (p *planner) backward() {
@@ -230,6 +256,7 @@ func (p *planner) backward() {
 		for _, s := range b.kept {
 			p.use(s, step)
 		}
+		p.use(b.before, step)
 		for _, sums := range need.scratch {
 			s := p.sums(n.name, sums, step)
 			p.storages[s].workspace = true
@@ -284,6 +311,7 @@ func (p *planner) read(v *value, step int, r *repeat) slot {
 		for _, s := range b.kept {
 			p.use(s, step)
 		}
+		p.use(b.moments, step)
 		p.fresh[i] = p.reals(n.name, n.out[0].shape.Elements(), step)
 		b.out = []slot{p.fresh[i]}
 		r.nodes, r.bindings = append(r.nodes, i), append(r.bindings, b)

@@ -61,12 +61,13 @@ func (u *unet) embeddings() {
 		width = *u.c.TimeEmbeddingDim
 	}
 	t := u.timeEmbedding("time_proj", u.c.BlockOutChannels[0], u.c.FlipSinToCos, u.c.FreqShift)
-	t = u.linear("time_embedding.linear_1", t, width, nil, 1)
-	t = u.silu("time_embedding.act", t)
-	t = u.linear("time_embedding.linear_2", t, width, nil, 1)
-	if u.c.NumClassEmbeds != nil {
-		t = u.classEmbedding("class_embedding", t, *u.c.NumClassEmbeds)
+	t = u.linearSiLU("time_embedding.linear_1", t, width)
+	if u.c.NumClassEmbeds == nil {
+		u.temb = u.linearSiLU("time_embedding.linear_2", t, width)
+		return
 	}
+	t = u.linear("time_embedding.linear_2", t, width, nil, 1)
+	t = u.classEmbedding("class_embedding", t, *u.c.NumClassEmbeds)
 	u.temb = u.silu("time_embedding.silu", t)
 }
 
