@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"ddgpu/kernels"
 )
 
 // TestCIFAR10 compares names and shapes with those of google/ddpm-cifar10-32.
@@ -121,6 +123,29 @@ func TestPlanErrors(t *testing.T) {
 		_, err := g.Plan(c.options)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("error is %v, want one that has %q", err, c.want)
+		}
+	}
+}
+
+func TestOperations(t *testing.T) {
+	g, err := NewUNet2D(CIFAR10DDPM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := g.Operations()
+	flops := map[kernels.Conv]bool{}
+	for _, c := range append(o.Convs, o.Linears...) {
+		if flops[c] {
+			t.Errorf("%+v is there twice", c)
+		}
+		flops[c] = true
+	}
+	for what, n := range map[string][2]int{ // counted in diffusers' network, by forward hooks
+		"convolutions": {len(o.Convs), 24}, "matrices": {len(o.Linears), 6}, "norms": {len(o.Norms), 13}, "attentions": {len(o.Attentions), 2},
+		"upsamples": {len(o.Upsamples), 3}, "average pools": {len(o.AvgPools), 0},
+	} {
+		if n[0] != n[1] {
+			t.Errorf("%d %s, want %d", n[0], what, n[1])
 		}
 	}
 }
