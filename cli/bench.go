@@ -37,7 +37,7 @@ Examples:
    ddgpu bench --op conv_forward --json
    ddgpu bench --op train_step --op sample_step
    ddgpu bench --op train_step --preset cifar10-ddpm --batch 2 --repeats 3`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			devicesFlag(),
 			memoryLimitFlag(),
 			&cli.StringSliceFlag{Name: "op", Usage: "only the operation `NAME`, " + trainStep + " or " + sampleStep + " (repeatable)"},
@@ -47,7 +47,7 @@ Examples:
 			&cli.IntFlag{Name: "repeats", Value: 20, Usage: "measure `N` times, after a warm-up"},
 			jsonFlag("print a list of rows"),
 			hangFlag(),
-		},
+		}, pytorchFlags()...),
 		Action:      bench,
 		Subcommands: []*cli.Command{benchStepCommand()},
 	}
@@ -84,6 +84,14 @@ type benching struct {
 }
 
 func bench(c *cli.Context) error {
+	if c.IsSet("pytorch") {
+		return benchPyTorch(c)
+	}
+	for _, name := range []string{"peer", "out", "compile-limit"} {
+		if c.IsSet(name) {
+			return usagef("--%s goes with --pytorch PYTHON", name)
+		}
+	}
 	p, err := precisionOf(c)
 	if err != nil {
 		return err

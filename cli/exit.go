@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"ddgpu/cli/pytorch"
 	"ddgpu/diffusion"
 	"ddgpu/diffusion/checkpoint"
 	"ddgpu/diffusion/data"
@@ -53,6 +54,7 @@ var exitRules = []struct {
 }{
 	{exitUsage, is[usageError]},
 	{exitUsage, is[*diffusion.ConfigError]},
+	{exitUsage, is[*pytorch.StartError]},
 	{exitError, func(err error) bool { return errors.Is(err, syscall.ENOSPC) }}, // whatever was being written
 	{exitPreempted, is[*preemptedError]},
 	{exitHang, is[*hangError]},

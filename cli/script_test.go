@@ -23,13 +23,13 @@ func TestMain(m *testing.M) {
 	if os.Getenv(neverFinish) != "" {
 		trainForever()
 	}
-	testscript.Main(m, map[string]func(){"ddgpu": main})
+	testscript.Main(m, map[string]func(){"ddgpu": main, "fakepytorch": fakePyTorch})
 }
 
 // TestScripts runs testdata/script/*.txtar: the command line as a user sees it. Beside testscript's own commands there are
 //
 //	fails CODE args…      ddgpu args must end with that exit code and say why on one line of stderr
-//	await FILE PATTERN    waits until the file has a match
+//	await FILE PATTERN    waits until the file, or one of a pattern of names, has a match
 //	pictures DIR N SIZE   writes N random PNG files of SIZE×SIZE pixels
 //	flip FILE             changes one bit in the middle of a file
 //	cut FILE N            keeps the first N bytes
@@ -101,8 +101,12 @@ func scriptFails(ts *testscript.TestScript, _ bool, args []string) {
 func scriptAwait(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile(args[1])
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if text, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && pattern.Match(text) {
-			return
+		files, err := filepath.Glob(ts.MkAbs(args[0]))
+		ts.Check(err)
+		for _, file := range files {
+			if text, err := os.ReadFile(file); err == nil && pattern.Match(text) {
+				return
+			}
 		}
 	}
 	ts.Fatalf("%s has no match of %s after a minute", args[0], args[1])
