@@ -10,7 +10,8 @@ usage: ./build.sh [WORD] [ARGUMENTS]
   deps       install what a build needs and is missing, with apt; not as root: print the command
   build      build the driver library, the kernels and bin/ddgpu (the default)
   train      build, then train the quickstart preset on the bundled images: bin/ddgpu train --preset quickstart ARGUMENTS
-  test       build, then run every test, those of kernels also under sanitizers (test sanitizers: only that); needs no GPU
+  test       build, then run every test, those of kernels also under sanitizers; needs no GPU. test sanitizers: only those;
+             test nightly: with every shape where a test otherwise takes two for each kernel
   lint       golangci-lint, clang-format and shellcheck over the tree
   bench      build, then time every operation: bin/ddgpu bench ARGUMENTS
   ptx-check  build, then assemble the kernels for sm_70 ... sm_90: registers, shared memory, spills, blocks; needs no GPU
@@ -333,6 +334,9 @@ bench() {
 }
 
 run_tests() {
+  if [ "${1:-}" = nightly ]; then
+    export DDGPU_NIGHTLY=1
+  fi
   if [ "${1:-}" != sanitizers ]; then
     build
     go vet ./...

@@ -13,6 +13,7 @@ type Queue struct {
 	stream  *gpu.Stream
 	err     error
 	slots   [maxParams]uint64
+	names   *[]string // where Names wants the kernels' names, instead of launches
 }
 
 // maxParams is the most parameters that a kernel has.
@@ -47,6 +48,15 @@ func (q *Queue) fail(format string, args ...any) {
 	}
 }
 
+// Names is the kernels that f would launch, in order; it launches none.
+func (q *Queue) Names(f func(q *Queue)) []string {
+	var names []string
+	q.names = &names
+	f(q)
+	q.names = nil
+	return names
+}
+
 // arg is a kernel argument with the letter of its kind.
 type arg struct {
 	kind byte
@@ -65,6 +75,10 @@ func (q *Queue) geometry(k declaration) []int32 { return q.library.kernels[k.ind
 // launch queues a kernel with blocks of geometry[0] threads. A grid of no blocks is nothing to do.
 func (q *Queue) launch(k declaration, grid [3]int, shared int, args ...arg) {
 	if q.err != nil || grid[0] == 0 || grid[1] == 0 || grid[2] == 0 {
+		return
+	}
+	if q.names != nil {
+		*q.names = append(*q.names, k.name)
 		return
 	}
 	loaded := &q.library.kernels[k.index]

@@ -387,6 +387,8 @@ func convOps() []Op {
 			forward = append(forward, convForwardCase(g, p))
 		}
 	}
+	// More than 64 of 128 columns and more than 64 pixels: the largest tile of the data gradient on tensor cores.
+	data = append(data, convBackwardDataCase(conv(1, 9, 9, 104, 24, 3, 3, 1, one), parts{}), convBackwardDataCase(conv(2, 8, 9, 232, 40, 1, 1, 1, none), parts{residual: true}))
 	// ScoreNet's way back: strides 1 and 2, an output padding of 0 and 1, which is one more row and column of x that no output sees.
 	for _, g := range []kernels.Conv{
 		conv(2, 9, 9, 3, 16, 3, 3, 2, none), conv(2, 10, 10, 16, 48, 3, 3, 2, none), conv(2, 8, 8, 1, 32, 3, 3, 1, none),

@@ -61,13 +61,15 @@ func All() []Op {
 
 // Options choose what runs. The zero value runs everything once on fresh random inputs.
 type Options struct {
-	Seed    uint64            // of the inputs; 0: fresh
-	Short   bool              // leaves out large cases
-	Ops     []Op              // nil: All
-	Match   func(string) bool // operations by name; nil: all of them
-	Repeats int               // of a measurement, at most; 0: 20
-	Done    func(Result)      // called after each case of Run
-	Timed   func(Timing)      // called after each case of Bench
+	Seed  uint64 // of the inputs; 0: fresh
+	Short bool   // leaves out large cases
+	// PerKernel leaves out a case all of whose kernels have been launched by so many others; 0: none.
+	PerKernel int
+	Ops       []Op              // nil: All
+	Match     func(string) bool // operations by name; nil: all of them
+	Repeats   int               // of a measurement, at most; 0: 20
+	Done      func(Result)      // called after each case of Run
+	Timed     func(Timing)      // called after each case of Bench
 }
 
 // ops is what the options select.
@@ -126,17 +128,30 @@ func Run(d *gpu.Device, r kernels.Precision, o Options) ([]Result, error) {
 		o.Seed = rand.Uint64()
 	}
 	var results []Result
+	launched := map[string]int{} // cases that launched each kernel
 	err := onQueue(d, r, func(q *kernels.Queue) error {
 		for _, op := range o.ops() {
 			for _, c := range op.Cases {
 				if c.Large && o.Short {
 					continue
 				}
+				if o.PerKernel > 0 {
+					names, err := namesOf(d, q, c)
+					if err != nil {
+						return fmt.Errorf("preparing %s %s: %w", op.Name, c.Shape, err)
+					}
+					if !slices.ContainsFunc(names, func(name string) bool { return launched[name] < o.PerKernel }) {
+						continue
+					}
+				}
 				result, err := runCase(d, q, op.Name, c, o.Seed)
 				if err != nil {
 					return fmt.Errorf("selftest of %s %s (seed %d): %w", op.Name, c.Shape, o.Seed, err)
 				}
 				results = append(results, result)
+				for _, name := range result.Kernels {
+					launched[name]++
+				}
 				if o.Done != nil {
 					o.Done(result)
 				}
@@ -145,6 +160,17 @@ func Run(d *gpu.Device, r kernels.Precision, o Options) ([]Result, error) {
 		return nil
 	})
 	return results, err
+}
+
+// namesOf is the kernels that a case launches.
+func namesOf(d *gpu.Device, q *kernels.Queue, c Case) (names []string, err error) {
+	b := &Builder{device: d, queue: q, rng: caseSeed(1, "", ""), timing: true}
+	defer func() { err = join(err, b.free()) }()
+	c.Build(b)
+	for _, f := range b.launches {
+		names = append(names, q.Names(f)...)
+	}
+	return names, b.err
 }
 
 func onQueue(d *gpu.Device, r kernels.Precision, f func(q *kernels.Queue) error) error {

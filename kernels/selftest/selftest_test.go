@@ -2,6 +2,7 @@ package selftest
 
 import (
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 
@@ -60,6 +61,29 @@ func TestGPUTiles(t *testing.T) {
 			}
 			for _, order := range orders {
 				same(t, forward, run(t, "host,tiles=gpu,order="+order, r, o), order)
+			}
+		})
+	}
+}
+
+// nightly says that a test shall take the time for all cases where it usually takes two for each kernel.
+var nightly = os.Getenv("DDGPU_NIGHTLY") != ""
+
+// Every operation with the matrix products of tensor cores, on fibers, whose instructions the host device executes by their definition: against
+// the references, and to the same bits in another order.
+func TestTensorCores(t *testing.T) {
+	for _, p := range []kernels.Precision{kernels.TF32} {
+		t.Run(p.String(), func(t *testing.T) {
+			o := Options{Seed: rand.Uint64(), PerKernel: 2}
+			if nightly {
+				o.PerKernel = 0
+			}
+			forward := run(t, "host,tiles=gpu", p, o)
+			if missing := Missing(forward); len(missing) > 0 {
+				t.Errorf("no operation launches %s", strings.Join(missing, ", "))
+			}
+			if driver.Sanitizer() != "thread" {
+				same(t, forward, run(t, "host,tiles=gpu,order=random:17", p, o), "a random order")
 			}
 		})
 	}
