@@ -122,10 +122,11 @@ type Device struct {
 	Multiprocessors int
 	Total           int64 // bytes of memory
 
-	cu       cu.Device
-	context  cu.CUContext
-	optIn    int // most dynamic shared memory per block, bytes
-	compiler *compiler
+	cu         cu.Device
+	context    cu.CUContext
+	optIn      int // most dynamic shared memory per block, bytes
+	compiler   *compiler
+	rehearsing bool // of a capture: streams queue nothing
 
 	limit     int64         // of what Alloc gives, bytes; 0 for none
 	allocated int64         // what Alloc has given, bytes

@@ -41,7 +41,7 @@ func (s *Stream) check(op string, err error) error {
 
 // Upload queues a copy of src, which must be pinned and stay as it is until the copy has run.
 func (s *Stream) Upload(dst Ptr, src []byte) error {
-	if len(src) == 0 {
+	if len(src) == 0 || s.device.rehearsing {
 		return nil
 	}
 	err := cu.MemcpyHtoDAsync(cu.DevicePtr(dst), unsafe.Pointer(unsafe.SliceData(src)), int64(len(src)), s.cu)
@@ -50,7 +50,7 @@ func (s *Stream) Upload(dst Ptr, src []byte) error {
 
 // Download queues a copy to dst, which must be pinned.
 func (s *Stream) Download(dst []byte, src Ptr) error {
-	if len(dst) == 0 {
+	if len(dst) == 0 || s.device.rehearsing {
 		return nil
 	}
 	err := cu.MemcpyDtoHAsync(unsafe.Pointer(unsafe.SliceData(dst)), cu.DevicePtr(src), int64(len(dst)), s.cu)
@@ -59,7 +59,7 @@ func (s *Stream) Download(dst []byte, src Ptr) error {
 
 // Copy queues a copy within the device.
 func (s *Stream) Copy(dst, src Ptr, bytes int64) error {
-	if bytes == 0 {
+	if bytes == 0 || s.device.rehearsing {
 		return nil
 	}
 	return s.check("copying on the device", cu.MemcpyDtoDAsync(cu.DevicePtr(dst), cu.DevicePtr(src), bytes, s.cu))
@@ -70,7 +70,7 @@ func (s *Stream) CopyPeer(dst Ptr, to *Device, src Ptr, from *Device, bytes int6
 	if to == from {
 		return s.Copy(dst, src, bytes)
 	}
-	if bytes == 0 {
+	if bytes == 0 || s.device.rehearsing {
 		return nil
 	}
 	err := cu.MemcpyPeerAsync(cu.DevicePtr(dst), to.context, cu.DevicePtr(src), from.context, bytes, s.cu)
@@ -82,7 +82,7 @@ func (s *Stream) CopyPeer(dst Ptr, to *Device, src Ptr, from *Device, bytes int6
 
 // Zero queues the clearing of memory.
 func (s *Stream) Zero(dst Ptr, bytes int64) error {
-	if bytes == 0 {
+	if bytes == 0 || s.device.rehearsing {
 		return nil
 	}
 	return s.check("clearing memory", cu.MemsetD8Async(cu.DevicePtr(dst), 0, bytes, s.cu))
@@ -122,10 +122,20 @@ func (e *Event) Close() error {
 }
 
 // Record puts the event behind all that was queued so far; an earlier record is forgotten.
-func (s *Stream) Record(e *Event) error { return s.check("recording an event", e.cu.Record(s.cu)) }
+func (s *Stream) Record(e *Event) error {
+	if s.device.rehearsing {
+		return nil
+	}
+	return s.check("recording an event", e.cu.Record(s.cu))
+}
 
 // Wait makes what is queued from here on wait for the event's last record, also one of another device.
-func (s *Stream) Wait(e *Event) error { return s.check("waiting for an event", s.cu.Wait(e.cu, 0)) }
+func (s *Stream) Wait(e *Event) error {
+	if s.device.rehearsing {
+		return nil
+	}
+	return s.check("waiting for an event", s.cu.Wait(e.cu, 0))
+}
 
 // Sync waits for the event's last record.
 func (e *Event) Sync() error {
@@ -166,7 +176,13 @@ type Graph struct {
 
 // Capture records what f queues in the stream, and in streams that it forks to and joins, instead of running it. f must not allocate or
 // synchronise on this thread.
+//
+// f is called twice. The first time is a rehearsal, in which nothing is queued: it is there for what a capture does not allow, the loading
+// of modules.
 func (s *Stream) Capture(f func() error) (*Graph, error) {
+	if err := s.device.rehearse(f); err != nil {
+		return nil, err
+	}
 	if err := driver.BeginCapture(s.cu, driver.CaptureThreadLocal); err != nil {
 		return nil, s.check("beginning a capture", err)
 	}
@@ -187,6 +203,15 @@ func (s *Stream) Capture(f func() error) (*Graph, error) {
 	}
 	return g, nil
 }
+
+func (d *Device) rehearse(f func() error) error {
+	d.rehearsing = true
+	defer func() { d.rehearsing = false }()
+	return f()
+}
+
+// Rehearsing says whether a rehearsal of a capture is under way, in which streams of the device queue nothing.
+func (s *Stream) Rehearsing() bool { return s.device.rehearsing }
 
 // Launch queues the graph's work.
 func (g *Graph) Launch(s *Stream) error { return s.check("launching a graph", g.exec.Launch(s.cu)) }

@@ -16,6 +16,7 @@
 package kernels
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 
 	"ddgpu/gpu"
 	"ddgpu/gpu/driver"
@@ -57,12 +59,14 @@ func declareTensor(name, params string) declaration {
 	return d
 }
 
-// Library is the kernels loaded on one device.
+// Library is the kernels of one device. A module is loaded, and compiled if need be, when the first of its kernels is launched, or when a
+// graph with it is captured.
 type Library struct {
 	device    *gpu.Device
 	precision Precision
-	modules   []*gpu.Module
-	kernels   []kernel // by declaration.index
+	files     map[string]ptxFile     // by the name of an entry
+	modules   map[string]*gpu.Module // those that are loaded, by the name of the file
+	kernels   []kernel               // by declaration.index
 }
 
 // Declared is the names of all kernels that launchers use: those of every build, or those that only the builds for tensor cores have.
@@ -93,37 +97,107 @@ func (p Precision) builds() []string {
 	return []string{"sm_70"}
 }
 
-// Load loads all kernels on a device, inside its Do.
+// Load prepares the kernels for a device, inside its Do. That each is there is certain then; whether its parameters are those that its
+// launcher passes is looked at when it is loaded.
 func Load(d *gpu.Device, p Precision) (*Library, error) {
-	l := &Library{device: d, precision: p, kernels: make([]kernel, len(declared))}
-	found := map[string]bool{}
-	loaded := map[string]bool{}
+	files, err := p.files()
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range declared {
+		if _, found := files[k.name]; !found && !k.tensor {
+			return nil, fmt.Errorf("kernel %s is in none of the PTX files", k.name)
+		}
+	}
+	return &Library{device: d, precision: p, files: files, modules: map[string]*gpu.Module{}, kernels: make([]kernel, len(declared))}, nil
+}
+
+// ptxFile is one of the embedded files.
+type ptxFile struct{ name, build string }
+
+func (f ptxFile) read() ([]byte, error) {
+	return ptxFiles.ReadFile(path.Join("ptx", f.build, f.name+".ptx"))
+}
+
+var listings [len(precisionNames)]struct {
+	once  sync.Once
+	files map[string]ptxFile
+	err   error
+}
+
+// files lists the entries of a precision, each with the file that it is in.
+func (p Precision) files() (map[string]ptxFile, error) {
+	l := &listings[p]
+	l.once.Do(func() { l.files, l.err = p.list() })
+	return l.files, l.err
+}
+
+func (p Precision) list() (map[string]ptxFile, error) {
+	entries, seen := map[string]ptxFile{}, map[string]bool{}
 	for _, build := range p.builds() {
-		files, err := fs.Glob(ptxFiles, path.Join("ptx", build, "*.ptx"))
-		if err != nil || len(files) == 0 {
+		names, err := fs.Glob(ptxFiles, path.Join("ptx", build, "*.ptx"))
+		if err != nil || len(names) == 0 {
 			return nil, errors.New("the program was built without kernels")
 		}
-		for _, file := range files {
-			name := strings.TrimSuffix(path.Base(file), ".ptx")
-			if loaded[name] {
+		for _, name := range names {
+			f := ptxFile{strings.TrimSuffix(path.Base(name), ".ptx"), build}
+			if seen[f.name] {
 				continue
 			}
-			loaded[name] = true
-			text, err := ptxFiles.ReadFile(file)
+			seen[f.name] = true
+			text, err := f.read()
 			if err != nil {
 				return nil, err
 			}
-			if err := l.load(name, hostComment(p, build)+string(text), found); err != nil {
-				return nil, errors.Join(err, l.Close())
+			for _, entry := range entryNames(text) {
+				entries[entry] = f
 			}
 		}
 	}
-	for _, k := range declared {
-		if !found[k.name] && !k.tensor {
-			return nil, errors.Join(fmt.Errorf("kernel %s is in none of the PTX files", k.name), l.Close())
+	return entries, nil
+}
+
+// entryNames finds the names of the entries of PTX text and looks at nothing else.
+func entryNames(text []byte) (names []string) {
+	for {
+		var found bool
+		if _, text, found = bytes.Cut(text, []byte(".entry ")); !found {
+			return names
+		}
+		name, _, _ := bytes.Cut(text[:min(len(text), 256)], []byte("("))
+		names = append(names, string(bytes.TrimSpace(name)))
+	}
+}
+
+// kernel gives a kernel, after loading its module where that has not been done.
+func (l *Library) kernel(k declaration) (*kernel, error) {
+	loaded := &l.kernels[k.index]
+	if loaded.function != nil {
+		return loaded, nil
+	}
+	file, found := l.files[k.name]
+	if found && l.modules[file.name] == nil {
+		if err := l.load(file); err != nil {
+			return nil, err
 		}
 	}
-	return l, nil
+	if loaded.function == nil {
+		return nil, fmt.Errorf("kernel %s is not made for %v on %s", k.name, l.precision, l.device.Name)
+	}
+	return loaded, nil
+}
+
+// has says whether a kernel of the builds for tensor cores is there.
+func (l *Library) has(k declaration) bool {
+	loaded := &l.kernels[k.index]
+	if loaded.function != nil {
+		return true
+	}
+	file, found := l.files[k.name]
+	if !found || l.modules[file.name] != nil || l.load(file) != nil {
+		return false
+	}
+	return loaded.function != nil
 }
 
 // hostComment tells the host device which of its builds of a kernel serves; a comment to everyone else.
@@ -134,38 +208,46 @@ func hostComment(p Precision, build string) string {
 	return "// ddgpu precision=" + p.String() + "\n"
 }
 
-func (l *Library) load(name, ptx string, found map[string]bool) error {
-	entries, err := entriesOf(ptx)
-	if err != nil {
-		return fmt.Errorf("kernels %s: %w", name, err)
-	}
-	m, err := l.device.LoadModule(name, ptx)
+// load loads a module with all of its kernels. One that fails is tried again when it is next needed.
+func (l *Library) load(file ptxFile) error {
+	text, err := file.read()
 	if err != nil {
 		return err
 	}
-	l.modules = append(l.modules, m)
+	entries, err := entriesOf(string(text))
+	if err != nil {
+		return fmt.Errorf("kernels %s: %w", file.name, err)
+	}
+	var inside []declaration
 	for _, k := range declared {
-		params, ok := entries[k.name]
-		if !ok {
+		params, found := entries[k.name]
+		if !found || l.files[k.name] != file {
 			continue
 		}
 		if params != strings.ReplaceAll(k.params, "p", "l") {
 			return fmt.Errorf("kernel %s takes the parameters %q, its launcher passes %q", k.name, params, k.params)
 		}
+		inside = append(inside, k)
+	}
+	m, err := l.device.LoadModule(file.name, hostComment(l.precision, file.build)+string(text))
+	if err != nil {
+		return err
+	}
+	for _, k := range inside {
 		f, err := m.Function(k.name)
 		if k.tensor && errors.Is(err, driver.NotFound) {
 			continue // the CPU's configuration of the host device has no tensor cores
 		}
-		if err != nil {
-			return err
+		var geometry []int32
+		if err == nil {
+			geometry, err = m.Ints(k.name + "_geometry")
 		}
-		found[k.name] = true
-		geometry, err := m.Ints(k.name + "_geometry")
 		if err != nil {
-			return err
+			return errors.Join(err, m.Close())
 		}
 		l.kernels[k.index] = kernel{function: f, geometry: geometry}
 	}
+	l.modules[file.name] = m
 	return nil
 }
 
@@ -202,7 +284,7 @@ func (l *Library) Close() error {
 	for _, m := range l.modules {
 		errs = append(errs, m.Close())
 	}
-	l.modules = nil
+	l.modules, l.kernels = map[string]*gpu.Module{}, make([]kernel, len(l.kernels))
 	return errors.Join(errs...)
 }
 

@@ -20,7 +20,7 @@ const (
 	FP64
 )
 
-var precisionNames = []string{"fp32", "tf32", "bf16", "fp64"}
+var precisionNames = [...]string{"fp32", "tf32", "bf16", "fp64"}
 
 func (p Precision) String() string { return precisionNames[p] }
 

@@ -3,6 +3,7 @@ package kernels
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"ddgpu/gpu"
 )
@@ -69,8 +70,25 @@ func i32(n int) arg         { return arg{kind: 'i', bits: uint64(n)} }
 func i64(n int64) arg       { return arg{kind: 'l', bits: uint64(n)} }
 func realArg(x float64) arg { return arg{kind: 'r', real: x} }
 
-// geometry gives the numbers of the kernel's GEOMETRY.
-func (q *Queue) geometry(k declaration) []int32 { return q.library.kernels[k.index].geometry }
+// geometry gives the numbers of the kernel's GEOMETRY; ones after an error, so that a launcher can reckon on.
+func (q *Queue) geometry(k declaration) []int32 {
+	if loaded := q.loaded(k); loaded != nil {
+		return loaded.geometry
+	}
+	return ones
+}
+
+var ones = slices.Repeat([]int32{1}, 16)
+
+// loaded is a kernel of the library, which is loaded where it was not; nil after an error, which is then the queue's.
+func (q *Queue) loaded(k declaration) *kernel {
+	if q.err != nil {
+		return nil
+	}
+	loaded, err := q.library.kernel(k)
+	q.err = err
+	return loaded
+}
 
 // launch queues a kernel with blocks of geometry[0] threads. A grid of no blocks is nothing to do.
 func (q *Queue) launch(k declaration, grid [3]int, shared int, args ...arg) {
@@ -81,7 +99,10 @@ func (q *Queue) launch(k declaration, grid [3]int, shared int, args ...arg) {
 		*q.names = append(*q.names, k.name)
 		return
 	}
-	loaded := &q.library.kernels[k.index]
+	loaded := q.loaded(k)
+	if loaded == nil {
+		return
+	}
 	if len(args) != len(k.params) {
 		q.fail("kernel %s: %d arguments for the parameters %q", k.name, len(args), k.params)
 		return
@@ -108,7 +129,9 @@ func (q *Queue) launch(k declaration, grid [3]int, shared int, args ...arg) {
 			return
 		}
 	}
-	loaded.launches++
+	if !q.stream.Rehearsing() {
+		loaded.launches++
+	}
 	block := [3]int{int(loaded.geometry[0]), 1, 1}
 	q.err = q.stream.Launch(loaded.function, grid, block, shared, q.slots[:len(args)])
 }

@@ -60,7 +60,7 @@ func (r tileRule) fits(p product, aligned bool) bool {
 
 // tensor says whether the kernels are made for tensor cores.
 func (q *Queue) tensor() bool {
-	return q.library.kernels[convForwardKernels.small.index].function != nil
+	return q.err == nil && q.library.has(convForwardKernels.small)
 }
 
 // variant picks the entry for a product.
