@@ -27,10 +27,10 @@ func (e *exchange) build(p *pool, arena int64, devices int) (err error) {
 	if e.parts, err = p.sums("the exchange of gradients", e.slice*int64(devices)); err != nil {
 		return err
 	}
-	if e.ready, err = p.device.NewEvent(); err != nil {
+	if e.ready, err = p.device.NewMarker(); err != nil {
 		return err
 	}
-	e.summed, err = p.device.NewEvent()
+	e.summed, err = p.device.NewMarker()
 	return err
 }
 
