@@ -147,28 +147,11 @@ func (b *benching) trainLayers() (r stepReport, spans []diffusion.Span, err erro
 		return r, nil, err
 	}
 	defer func() { err = join(err, t.Close()) }()
-	ctx := context.Background()
-	var whole, host []time.Duration
-	last := time.Now()
-	for i := range b.repeats + 2 { // the first two warm up
-		start := time.Now()
-		if err := t.Queue(ctx); err != nil {
-			return r, nil, err
-		}
-		queued := time.Since(start)
-		if t.Pending() < diffusion.StepsAhead {
-			continue
-		}
-		if _, err := t.Result(); err != nil {
-			return r, nil, err
-		}
-		if i >= 2 {
-			whole, host = append(whole, time.Since(last)), append(host, queued)
-		}
-		last = time.Now()
-		b.alive("a whole step runs")
+	whole, host, err := b.trainTimes(t)
+	if err != nil {
+		return r, nil, err
 	}
-	if spans, err = b.fastest(func() ([]diffusion.Span, error) { return t.Trace(ctx) }); err != nil {
+	if spans, err = b.fastest(func() ([]diffusion.Span, error) { return t.Trace(context.Background()) }); err != nil {
 		return r, nil, err
 	}
 	r = b.report(trainStep, spans, slices.Min(whole))

@@ -35,15 +35,37 @@ func (b *benching) trainStep() error {
 	if err != nil {
 		return err
 	}
-	rates, err := b.times(func() error {
-		_, err := t.Step(context.Background())
-		return err
-	})
+	times, _, err := b.trainTimes(t)
 	if err := join(err, t.Close()); err != nil {
 		return err
 	}
-	b.images(trainStep, b.config.Train.Batch, rates)
+	b.images(trainStep, b.config.Train.Batch, times)
 	return nil
+}
+
+// trainTimes makes steps as a training does, one queued ahead: how long each took after the one before, and how long the host was at queueing it.
+func (b *benching) trainTimes(t *diffusion.Trainer) (whole, host []time.Duration, err error) {
+	var last time.Time
+	for i := range b.repeats + 3 { // the first two results warm up
+		start := time.Now()
+		if err := t.Queue(context.Background()); err != nil {
+			return nil, nil, err
+		}
+		queued := time.Since(start)
+		if t.Pending() < diffusion.StepsAhead {
+			continue
+		}
+		if _, err := t.Result(); err != nil {
+			return nil, nil, err
+		}
+		now := time.Now()
+		if i >= 3 {
+			whole, host = append(whole, now.Sub(last)), append(host, queued)
+		}
+		last = now
+		b.alive("a whole step runs")
+	}
+	return whole, host, nil
 }
 
 // trainer trains the network on random images.
