@@ -181,8 +181,7 @@ precision_flags() {
 kernel_sources() {
   case $1 in
     tf32*) echo kernels/conv.cu kernels/attention.cu ;;
-    bf16_gpu | bf16) ls kernels/*.cu | grep -v -e attention.cu ;;
-    bf16*) ls kernels/*.cu | grep -v -e conv.cu -e attention.cu ;;
+    bf16*) ls kernels/*.cu | grep -v -e attention.cu ;;
     *) echo kernels/*.cu ;;
   esac
 }

@@ -7,8 +7,11 @@
 // A loader of A has stage(left), which prepares as many of the `left` values of k as it likes, at most BK, and says how many;
 // select(rm), a micro-tile of rows; multiply(acc, panel), which adds the product of that micro-tile and a panel. A loader of B has
 // stage(panels, kn), the next kn values of k.
+//
+// Where values are not multiplied as they are stored (bf16, TF32), A is copied too.
 #pragma once
 #include "gather.cuh"
+#include "vec.cuh"
 
 namespace SIMT_VARIANT {
 
@@ -18,6 +21,26 @@ template <class T>
 struct Zeros {
   alignas(64) static constexpr T values[kReach + 32] = {};
 };
+
+// N values of a matrix as they are multiplied: bf16 as float, TF32 without the lower 13 bits of the fraction, which tensor cores do not
+// read.
+#ifdef SIMT_TF32
+constexpr bool kCopied = true;
+#else
+constexpr bool kCopied = sizeof(real) != sizeof(acc);
+#endif
+template <int N>
+DEVICE vec<acc, N> factor(const real* p) {
+  vec<acc, N> v = load<N>(p);
+#ifdef SIMT_TF32
+  typedef uint32_t bits __attribute__((ext_vector_type(N)));
+  bits b;
+  __builtin_memcpy(&b, &v, sizeof b);
+  b &= 0xffffe000u;
+  __builtin_memcpy(&v, &b, sizeof b);
+#endif
+  return v;
+}
 
 // table[t] = channel c of the source under tap (a, b) of grid pixel first + t.
 template <class T>
@@ -43,16 +66,18 @@ DEVICE void point(const Gather<T>& g, const T** table, const Pixel& first, int c
 }
 
 // A of the forward and of the data gradient: rows are grid pixels, k = (a, b, c). A K step is several taps, or channels of one.
-template <class T, class C, bool ALIGNED>
+template <class R, class C, bool ALIGNED>
 struct PixelRows {
+  using T = acc_of<R>;
   static constexpr int max_runs = 16;
-  Gather<T> g;
+  Gather<R> g;
   Pixel first;
   Tap tap;
   int count, runs, length, tile;
   const T* rows[max_runs][C::BM];
+  alignas(64) T copies[kCopied ? C::BM * C::BK : 1];
 
-  METHOD void init(const Gather<T>& from, int m0, int M) {
+  METHOD void init(const Gather<R>& from, int m0, int M) {
     g = from;
     first = Pixel::at(m0, g.grid_height, g.grid_width);
     tap = {0, 0, 0};
@@ -70,10 +95,22 @@ struct PixelRows {
       if (runs > max_runs) runs = max_runs;
     }
     for (int r = 0; r < runs; r++) {
-      point(g, rows[r], first, count, tap, tap.c);
+      if constexpr (kCopied) {
+        copy(rows[r], copies + r * C::BM * length);
+      } else {
+        point(g, rows[r], first, count, tap, tap.c);
+      }
       tap.advance(length, g.taps_x, g.channels);
     }
     return runs * length;
+  }
+  METHOD void copy(const T** table, T* to) const {
+    const R* pixels[C::BM];
+    point(g, pixels, first, count, tap, tap.c);
+    for (int i = 0; i < count; i++, to += length) {
+      table[i] = to;
+      spans<wide>(0, length, [&](long long k, auto w) { factor<decltype(w)::n>(pixels[i] + k).store(to + k); });
+    }
   }
   METHOD void select(int rm) { tile = rm * C::TM; }
   METHOD void multiply(vec<T, C::TN>* acc, const T* b) const {
@@ -95,17 +132,18 @@ struct PixelRows {
 
 // A of the weight gradient: rows are (a, b, c), k are the grid pixels from `first` on. A micro-tile whose rows are neighbouring
 // channels of one tap reads them from the pixels; another's are copied together.
-template <class T, class C, bool ALIGNED>
+template <class R, class C, bool ALIGNED>
 struct PixelColumns {
-  Gather<T> g;
+  using T = acc_of<R>;
+  Gather<R> g;
   Pixel first, next;
   int k, K, M, m, kn, shift;
   bool whole;
   Tap tiles[C::RM], pointed;
-  const T* pixels[C::BK];
+  const R* pixels[C::BK];
   alignas(64) T packed[C::BK * C::TM];
 
-  METHOD void init(const Gather<T>& from, int m0, int rows, int pixel, int pixel_count) {
+  METHOD void init(const Gather<R>& from, int m0, int rows, int pixel, int pixel_count) {
     g = from;
     next = Pixel::at(pixel, g.grid_height, g.grid_width);
     K = pixel_count;
@@ -131,11 +169,17 @@ struct PixelColumns {
   METHOD void select(int rm) {
     Tap t = tiles[rm];
     whole = t.c + C::TM <= g.channels;
-    if (whole) return point_to(t);
+    if (whole) {
+      point_to(t);
+      if constexpr (kCopied) {
+        for (int e = 0; e < kn; e++) factor<C::TM>(pixels[e] + shift).store(packed + e * C::TM);
+      }
+      return;
+    }
     for (int i = 0; i < C::TM; i++) {
       if (t.a < g.taps_y) {
         point_to(t);
-        for (int e = 0; e < kn; e++) packed[e * C::TM + i] = pixels[e][shift];
+        for (int e = 0; e < kn; e++) packed[e * C::TM + i] = factor<1>(pixels[e] + shift)[0];
       } else {
         for (int e = 0; e < kn; e++) packed[e * C::TM + i] = 0;
       }
@@ -143,11 +187,10 @@ struct PixelColumns {
     }
   }
   METHOD void multiply(vec<T, C::TN>* acc, const T* b) const {
-    if (whole) {
-      multiply(acc, b, [this](int e) { return pixels[e] + shift; });
-    } else {
-      multiply(acc, b, [this](int e) { return packed + e * C::TM; });
+    if constexpr (!kCopied) {
+      if (whole) return multiply(acc, b, [this](int e) { return pixels[e] + shift; });
     }
+    multiply(acc, b, [this](int e) { return packed + e * C::TM; });
   }
   template <class F>
   METHOD void multiply(vec<T, C::TN>* acc, const T* b, F at) const {
@@ -165,26 +208,27 @@ struct PixelColumns {
 };
 
 // B as it lies in memory, [K][N]: the forward's weights, and the output's gradient in the weight gradient.
-template <class T, class C, bool ALIGNED>
+template <class R, class C, bool ALIGNED>
 struct MatrixRows {
-  const T* p;
+  using T = acc_of<R>;
+  const R* p;
   int columns, N;
 
-  METHOD void init(const T* matrix, int, int n0, int width) {
+  METHOD void init(const R* matrix, int, int n0, int width) {
     p = matrix + n0;
     N = width;
     columns = N - n0 < C::BN ? N - n0 : C::BN;
   }
   METHOD void stage(T* panels, int kn) {
     for (int n = 0; n < columns; n += C::TN, panels += C::BK * C::TN) {
-      const T* from = p + n;
+      const R* from = p + n;
       if (n + C::TN <= columns) {
-        for (int k = 0; k < kn; k++, from += N) vec<T, C::TN>::load(from).store(panels + k * C::TN);
+        for (int k = 0; k < kn; k++, from += N) factor<C::TN>(from).store(panels + k * C::TN);
       } else {
         for (int k = 0; k < kn; k++, from += N) {
           vec<T, C::TN> v = vec<T, C::TN>::splat(0);
           v.store(panels + k * C::TN);
-          for (int e = 0; e < columns - n; e++) panels[k * C::TN + e] = from[e];
+          for (int e = 0; e < columns - n; e++) panels[k * C::TN + e] = factor<1>(from + e)[0];
         }
       }
     }
@@ -200,11 +244,11 @@ DEVICE V interleave(V a, V b, simt_indices<I...>) {
 }
 
 // to[c·TN + r] = from[r·stride + c] for r, c < wide: log₂(wide) times each half of the rows is interleaved with the other.
-template <int TN, class T>
-DEVICE void transpose(T* to, const T* from, long long stride) {
+template <int TN>
+DEVICE void transpose(acc* to, const real* from, long long stride) {
   using indices = __make_integer_seq<simt_sequence, int, wide>;
-  typename vec<T, wide>::type v[wide], u[wide];
-  UNROLL for (int r = 0; r < wide; r++) v[r] = vec<T, wide>::load(from + r * stride).v;
+  typename vec<acc, wide>::type v[wide], u[wide];
+  UNROLL for (int r = 0; r < wide; r++) v[r] = factor<wide>(from + r * stride).v;
   UNROLL for (int round = 1; round < wide; round *= 2) {
     UNROLL for (int r = 0; r < wide / 2; r++) {
       u[2 * r] = interleave<false>(v[r], v[r + wide / 2], indices{});
@@ -212,18 +256,19 @@ DEVICE void transpose(T* to, const T* from, long long stride) {
     }
     UNROLL for (int r = 0; r < wide; r++) v[r] = u[r];
   }
-  UNROLL for (int r = 0; r < wide; r++) vec<T, wide>{v[r]}.store(to + r * TN);
+  UNROLL for (int r = 0; r < wide; r++) vec<acc, wide>{v[r]}.store(to + r * TN);
 }
 
 // B of the data gradient: k = (a, b, c) of the gather, c an output channel, n an input channel. Tap (a, b) of the gather is tap
 // (first_y + a·stride, first_x + b·stride) of the weights [KH][KW][N][channels].
-template <class T, class C, bool ALIGNED>
+template <class R, class C, bool ALIGNED>
 struct WeightColumns {
-  const T* w;
+  using T = acc_of<R>;
+  const R* w;
   int N, columns, channels, taps_x, kernel_width, first_y, first_x, stride;
   Tap tap;
 
-  METHOD void init(const Gather<T>& g, const T* weights, int n0, int width, int kw, int ky, int kx, int s) {
+  METHOD void init(const Gather<R>& g, const R* weights, int n0, int width, int kw, int ky, int kx, int s) {
     channels = g.channels;
     w = weights + static_cast<long long>(n0) * channels;
     N = width;
@@ -239,7 +284,7 @@ struct WeightColumns {
     for (int k = 0; k < kn;) {
       const int run = channels - tap.c < kn - k ? channels - tap.c : kn - k;
       const int index = (first_y + tap.a * stride) * kernel_width + first_x + tap.b * stride;
-      const T* const from = w + static_cast<long long>(index) * N * channels + tap.c;
+      const R* const from = w + static_cast<long long>(index) * N * channels + tap.c;
       for (int n = 0; n < columns; n += C::TN)
         panel(panels + (n / C::TN * C::BK + k) * C::TN, from + n * channels, columns - n, run);
       tap.advance(run, taps_x, channels);
@@ -247,14 +292,14 @@ struct WeightColumns {
     }
   }
   // to[c][n] = from[n][c] for n < count (0 beyond) and c < run.
-  METHOD void panel(T* to, const T* from, int count, int run) const {
+  METHOD void panel(T* to, const R* from, int count, int run) const {
     for (int n = 0; n < C::TN; n += wide) {
       int c = 0;
       if (n + wide <= count) {
         for (; c + wide <= run; c += wide) transpose<C::TN>(to + c * C::TN + n, from + n * channels + c, channels);
       }
       for (; c < run; c++) {
-        for (int e = n; e < n + wide; e++) to[c * C::TN + e] = e < count ? from[e * channels + c] : T(0);
+        for (int e = n; e < n + wide; e++) to[c * C::TN + e] = e < count ? factor<1>(from + e * channels + c)[0] : T(0);
       }
     }
   }
