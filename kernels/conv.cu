@@ -33,6 +33,14 @@ DEVICE void conv_forward(real* y, const real* x, const real* w, const T* bias, c
   b.init(w, K, n0, cout);
   PixelSink<T, C, ALIGNED> sink = {y, bias, per_image, residual,   per_image_stride, cout,  out_height, out_width,
                                    1, 0,    0,         out_height, out_width,        scale, pre,        silu};
+#ifdef SIMT_TILES_HOST
+  if constexpr (winograd_tile<C, ALIGNED>) {
+    if (winograd_pays(kh, kw, stride, cin, cout, out_height, out_width)) {
+      const Tiles<T> tiles = tiles_of<T>(x, height, width, cin, pad_top, pad_left, out_height, out_width);
+      return winograd<T, C>(tiles, ForwardTaps<T, C>{w, cin, cout}, sink, images, cout, out_height, out_width);
+    }
+  }
+#endif
   gemm<C, T>(a, b, sink, M, cout, K, m0, n0);
 }
 
@@ -58,6 +66,14 @@ DEVICE void conv_backward_data(real* dx, const real* dy, const real* w, const T*
   PixelSink<T, C, ALIGNED> sink = {dx,         bias,   per_image, residual, per_image_stride, cin,   grid_height,
                                    grid_width, stride, oy,        ox,       height,           width, scale,
                                    pre,        silu};
+#ifdef SIMT_TILES_HOST
+  if constexpr (winograd_tile<C, ALIGNED>) {
+    if (winograd_pays(kh, kw, stride, cout, cin, height, width)) {
+      const Tiles<T> tiles = tiles_of<T>(dy, out_height, out_width, cout, 2 - pad_top, 2 - pad_left, height, width);
+      return winograd<T, C>(tiles, BackwardTaps<T, C>{w, cout, cin}, sink, images, cin, height, width);
+    }
+  }
+#endif
   gemm<C, T>(a, b, sink, M, cin, taps_y * taps_x * cout, m0, n0);
 }
 

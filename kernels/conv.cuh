@@ -4,7 +4,7 @@
 #include "gather.cuh"
 #include "math.cuh"
 #ifdef SIMT_TILES_HOST
-#include "indirect.cuh"
+#include "winograd.cuh"
 #else
 #include "staged.cuh"
 #endif

@@ -13,7 +13,7 @@
 // whose sums wait in the first- or second-level cache between K steps of at most BK. A is read where it lies, B copied.
 //
 // Each value of C is one chain of fused multiply-adds in ascending k, whatever the tile: every configuration, and every
-// division of the rows into launches, gives the same bits.
+// division of the rows into launches, gives the same bits. On the host, 3×3 convolutions mostly take another way (winograd.cuh).
 // A tensor-core micro-tile replaces multiply() and the meaning of a thread's accumulators (row() and column()).
 #pragma once
 #include "simt.cuh"

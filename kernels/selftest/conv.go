@@ -49,6 +49,13 @@ var convShapes = []kernels.Conv{
 	conv(1, 1, 1, 1, 1, 1, 1, 1, none),
 	conv(3, 13, 11, 16, 136, 3, 3, 1, one),
 	conv(3, 13, 11, 130, 18, 1, 1, 1, none),
+	// The host's Winograd tiles: cut off at the bottom and right, more of them than a block has, channels beyond a panel and a K step.
+	conv(3, 8, 7, 48, 96, 3, 3, 1, one),
+	conv(2, 14, 14, 32, 80, 3, 3, 1, one),
+	conv(7, 12, 11, 144, 32, 3, 3, 1, one),
+	conv(2, 10, 13, 64, 48, 3, 3, 1, none),
+	conv(2, 12, 15, 32, 32, 3, 3, 1, [4]int{2, 0, 0, 1}),
+	conv(1, 6, 7, 272, 48, 3, 3, 1, two),
 }
 
 var linearShapes = []kernels.Conv{
@@ -354,6 +361,7 @@ var epilogueShapes = []kernels.Conv{
 	conv(2, 7, 5, 16, 16, 3, 3, 1, one),
 	conv(3, 5, 7, 3, 3, 3, 3, 1, one),
 	conv(2, 8, 6, 16, 16, 3, 3, 2, rightBottom),
+	conv(3, 7, 8, 48, 48, 3, 3, 1, one),
 	kernels.Linear(7, 32, 48),
 }
 

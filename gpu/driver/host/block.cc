@@ -44,6 +44,9 @@ Block::Block(const ddgpu_host_config& config) : order_(config.order), seed_(conf
 Block::~Block() {
   permit(arena_, kArena);
   munmap(arena_, kArena);
+  for (const Kept& k : kept_) {
+    if (k.memory != nullptr) munmap(k.memory, k.bytes);
+  }
 }
 
 Result Block::run(const Launch& launch, simt::Index block) {
@@ -120,6 +123,30 @@ void* Block::shared_alloc(size_t bytes, size_t align, const simt::Site* site) {
   Array& a = arrays_[array_count_++];
   a = {site, take_shared(bytes, align), bytes};
   return a.memory;
+}
+
+void* Block::keep(int slot, size_t bytes, uint64_t tag, bool* kept) {
+  Kept& k = kept_[slot];
+  const bool same = k.round == round_ && k.tag == tag && k.bytes >= bytes;
+  if (kept != nullptr) *kept = same;
+  if (k.bytes < bytes) {
+    // Whole huge pages: the matrices of a convolution lie in hundreds of small ones otherwise.
+    constexpr size_t kPage = 2 << 20;
+    bytes = (bytes + kPage - 1) / kPage * kPage;
+    if (k.memory != nullptr) munmap(k.memory, k.bytes);
+    k = {};
+    void* const p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+      static constexpr simt::Site site{__FILE__, __LINE__};
+      trap(CUDA_ERROR_OUT_OF_MEMORY, "no memory for a thread to work in", &site);
+    }
+    madvise(p, bytes, MADV_HUGEPAGE);
+    k.memory = static_cast<char*>(p);
+    k.bytes = bytes;
+  }
+  k.tag = tag;
+  k.round = round_;
+  return k.memory;
 }
 
 void Block::report(const char* what, const simt::Site* site) {
@@ -201,6 +228,7 @@ void async_copy(void* shared, const void* global, const Site* site) { running_bl
 void async_commit() { running_block->copies().commit(); }
 bool async_arrived(int pending, Copy* copy) { return running_block->copies().take(pending, copy); }
 void* shared_alloc(size_t bytes, size_t align, const Site* site) { return running_block->shared_alloc(bytes, align, site); }
+void* keep(int slot, size_t bytes, uint64_t tag, bool* kept) { return running_block->keep(slot, bytes, tag, kept); }
 void trap(const char* what, const Site* site) { running_block->trap(CUDA_ERROR_ASSERT, what, site); }
 
 }  // namespace simt

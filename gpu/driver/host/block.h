@@ -32,12 +32,15 @@ class Block {
   explicit Block(const ddgpu_host_config& config);
   ~Block();
   Result run(const Launch& launch, simt::Index block);
+  // The next blocks are of another launch.
+  void next_launch() { round_++; }
   // What the blocks since the last join did happened before what the caller does next.
   void join() { team_.join(); }
   Team* team() { return &team_; }
 
   // What the kernel calls (kernel_abi.h).
   void* shared_alloc(size_t bytes, size_t align, const simt::Site* site);
+  void* keep(int slot, size_t bytes, uint64_t tag, bool* kept);
   [[noreturn]] void trap(Result code, const char* what, const simt::Site* site);
   void check_shared(const void* p, size_t bytes, const simt::Site* site);
   void async_copy(void* shared, const void* global, const simt::Site* site);
@@ -56,6 +59,11 @@ class Block {
     size_t bytes;
   };
   static constexpr int kMostArrays = 64;
+  struct Kept {
+    char* memory = nullptr;
+    size_t bytes = 0;
+    uint64_t tag = 0, round = 0;
+  };
 
   void open_shared();
   char* take_shared(size_t bytes, size_t align);
@@ -70,6 +78,8 @@ class Block {
   size_t asked_ = 0;  // of the chip's shared memory
   Array arrays_[kMostArrays];
   int array_count_ = 0;
+  Kept kept_[2];
+  uint64_t round_ = 0;  // counts launches
   jmp_buf out_;
   Result result_ = CUDA_SUCCESS;
   const Launch* launch_ = nullptr;

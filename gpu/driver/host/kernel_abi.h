@@ -57,6 +57,10 @@ bool async_arrived(int pending, Copy* copy);
 // The block's shared array that is declared at `site`: the same memory for every thread, however often it comes by.
 void* shared_alloc(size_t bytes, size_t align, const Site* site);
 
+// Memory of the OS thread, for host tiles: the same for all blocks of a launch that it runs, uninitialised before. There are two, slot 0
+// and 1. kept: whether an earlier block of this launch asked for the slot with the same tag, so that what it wrote is there.
+void* keep(int slot, size_t bytes, uint64_t tag, bool* kept);
+
 // Ends the launch with a device fault (CUDA_ERROR_ASSERT) that names the site.
 [[noreturn]] void trap(const char* what, const Site* site);
 

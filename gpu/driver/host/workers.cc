@@ -89,6 +89,7 @@ void Workers::help(int index) {
 }
 
 void Workers::take_blocks(int index) {
+  blocks_[index]->next_launch();
   run_blocks(index);
   blocks_[index]->join();
 }
