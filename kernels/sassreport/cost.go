@@ -25,7 +25,7 @@ func costOf(l launch, geometry []int, real float64) (cost, bool) {
 	case strings.HasPrefix(name, "attention_"):
 		return attentionCost(l, geometry, real)
 	case strings.HasPrefix(name, "groupnorm_"):
-		return normCost(l, geometry, real)
+		return normCost(l, real)
 	}
 	f, known := elementCosts[l.Kernel]
 	if !known || len(l.Args) != f.args || len(geometry) < 1 {
@@ -117,7 +117,7 @@ func attentionCost(l launch, geometry []int, real float64) (cost, bool) {
 }
 
 // normCost: the input and the output once; backward also the output's gradient.
-func normCost(l launch, geometry []int, real float64) (cost, bool) {
+func normCost(l launch, real float64) (cost, bool) {
 	var at int // of HW, C, groups and channels of a block among the arguments
 	var tensors float64
 	switch {

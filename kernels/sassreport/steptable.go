@@ -76,10 +76,10 @@ func totals(t *strings.Builder, shown []gpu, all [][]prediction, s step) {
 		}
 		return total
 	}
-	bound := func(g gpu, of []prediction) float64 {
+	bound := func(_ gpu, of []prediction) float64 {
 		return add(of, func(p prediction) float64 { return p.Seconds + launchGap })
 	}
-	withL2 := func(g gpu, of []prediction) float64 {
+	withL2 := func(_ gpu, of []prediction) float64 {
 		return add(of, func(p prediction) float64 { return max(p.Seconds, p.L2) + launchGap })
 	}
 	row("launches", "%.0f", func(_ gpu, of []prediction) float64 { return float64(len(of)) })
