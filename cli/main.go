@@ -43,6 +43,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			selftestCommand(),
 			benchCommand(),
 			launchesCommand(),
+			gpuCheckCommand(),
 			configCommand(),
 		},
 		Description: `Start with
