@@ -119,6 +119,33 @@ func TestFaultAhead(t *testing.T) {
 	}
 }
 
+// TestRestoreAhead: a checkpoint can be restored while steps are under way; they leave nothing behind.
+func TestRestoreAhead(t *testing.T) {
+	c, dir := tiny(), t.TempDir()
+	onMachine(t, "host:2,lazy", func(m *gpu.Machine) {
+		images, heldOut := sets(c)
+		trainer := must(NewTrainer(m, c, images, heldOut))(t)
+		must(trainer.Step(context.Background()))(t)
+		path, want, err := trainer.Save(dir, 0)
+		ok(t, err)
+		next := must(trainer.Step(context.Background()))(t)
+		for range StepsAhead {
+			ok(t, trainer.Queue(context.Background()))
+		}
+		ok(t, trainer.Restore(path))
+		if trainer.Steps() != 1 || trainer.Pending() != 0 {
+			t.Errorf("step %d, %d pending", trainer.Steps(), trainer.Pending())
+		}
+		if _, got, err := trainer.Save(t.TempDir(), 0); err != nil || got != want {
+			t.Errorf("another checkpoint after a restore: %v", err)
+		}
+		if again := must(trainer.Step(context.Background()))(t); again != next {
+			t.Errorf("step 2 is %+v, and after a restore %+v", next, again)
+		}
+		ok(t, trainer.Close())
+	})
+}
+
 func TestTooManyPending(t *testing.T) {
 	onMachine(t, "host", func(m *gpu.Machine) {
 		images, heldOut := sets(tiny())

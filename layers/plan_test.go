@@ -69,7 +69,7 @@ func TestPlanNearLeast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range []PlanOptions{{Batch: 16}, {Batch: 16, Train: true}} {
+	for _, o := range []PlanOptions{{Batch: 16}, {Batch: 16, Train: true}, {Batch: 16, Train: true, Recompute: true}} {
 		p, err := g.Plan(o)
 		if err != nil {
 			t.Fatal(err)
@@ -84,7 +84,7 @@ func TestPlanNearLeast(t *testing.T) {
 			}
 			least = max(least, used)
 		}
-		t.Logf("train %v: %d bytes, %.4f of the least", o.Train, p.Activations, float64(p.Activations)/float64(least))
+		t.Logf("train %v, recompute %v: %d bytes, %.4f of the least", o.Train, o.Recompute, p.Activations, float64(p.Activations)/float64(least))
 		if float64(p.Activations) > 1.05*float64(least) {
 			t.Errorf("train %v: %d bytes of activations, at most %d are in use at a time", o.Train, p.Activations, least)
 		}
