@@ -38,9 +38,10 @@ func costOf(l launch, geometry []int, real float64) (cost, bool) {
 type convArgs struct{ N, H, W, Cin, Cout, KH, KW, Stride, Top, Left, OH, OW int }
 
 // How many arguments the convolutions have: those that write pixels, and the weight gradient.
-const pixelArgs, weightArgs = 20, 17
+const pixelArgs, weightArgs = 23, 17
 
-// convCost: operands and output once, and a residual where there is one. Vectors that an epilogue adds are left out.
+// convCost: operands and output once, a residual where there is one, and what SiLU is taken of where that is kept. Vectors that an epilogue adds
+// are left out, and statistics.
 func convCost(l launch, geometry []int, real float64) (cost, bool) {
 	weight := strings.HasPrefix(l.Kernel, "conv_backward_weight")
 	if len(geometry) < 3 || len(l.Args) != pixelArgs && !weight || len(l.Args) != weightArgs && weight {
@@ -71,11 +72,11 @@ func convCost(l launch, geometry []int, real float64) (cost, bool) {
 		pass = "d input"
 		out.Bytes = (x + y + w) * real
 		out.Padded = 2 * tiles * taps * float64(c.Cout)
-		out.Bytes += l.Args[5] * x * real // what is added
+		out.Bytes += (l.Args[5] + l.Args[8]) * x * real
 	default:
 		out.Bytes = (x + y + w) * real
 		out.Padded = 2 * tiles * taps * float64(c.Cin)
-		out.Bytes += l.Args[5] * y * real
+		out.Bytes += (l.Args[5] + l.Args[8]) * y * real
 	}
 	switch {
 	case c.H*c.W == 1:
@@ -116,22 +117,32 @@ func attentionCost(l launch, geometry []int, real float64) (cost, bool) {
 	return c, true
 }
 
-// normCost: the input and the output once; backward also the output's gradient.
+// normCost: the input and the output once, backward also the output's gradient; what is read, twice where a block does not keep it, unless the
+// forward pass gets its statistics from a convolution.
 func normCost(l launch, real float64) (cost, bool) {
-	var at int // of HW, C, groups and channels of a block among the arguments
-	var tensors float64
-	switch {
-	case l.Kernel == "groupnorm_forward" && len(l.Args) == 13:
-		at, tensors = 7, 2
-	case l.Kernel == "groupnorm_backward" && len(l.Args) == 15:
-		at, tensors = 10, 3
+	if len(l.Args) != 16 {
+		return cost{}, false
+	}
+	var at int // of HW, C, groups, channels of a block, and whether it keeps them, among the arguments
+	var reads float64
+	switch l.Kernel {
+	case "groupnorm_forward":
+		at, reads = 9, 1
+		if l.Args[13] == 0 && l.Args[2] == 0 {
+			reads = 2
+		}
+	case "groupnorm_backward":
+		at, reads = 10, 2
+		if l.Args[14] == 0 {
+			reads = 4
+		}
 	default:
 		return cost{}, false
 	}
 	pixels, channels, per := l.Args[at], l.Args[at+1], l.Args[at+3]
 	chunks := int(channels+per-1) / int(per)
 	images := float64(l.blocks() / chunks)
-	return cost{Bytes: tensors * images * pixels * channels * real, Kind: "group norm"}, true
+	return cost{Bytes: (reads + 1) * images * pixels * channels * real, Kind: "group norm"}, true
 }
 
 // elementCost is a kernel that moves bytes and computes little.

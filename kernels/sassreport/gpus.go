@@ -47,7 +47,9 @@ type need struct{ Issue, Tensor, FP32, Special, Shared, L2, DRAM float64 }
 // from the L2 cache for the most part; below it, every byte is taken to come from DRAM.
 const productFLOPs = 8
 
-func (m mix) product() bool { return m.flops() > 0 && m.flops() >= productFLOPs*float64(m.global()) }
+func (m mix) product() bool {
+	return len(m.Products) > 0 || m.flops() > 0 && m.flops() >= productFLOPs*float64(m.global())
+}
 
 // needs is what `warps` warps ask of a multiprocessor for a mix, each once through.
 func (g gpu) needs(m mix, warps float64) need {
@@ -85,18 +87,24 @@ func (n need) plus(o need) need {
 	return need{n.Issue + o.Issue, n.Tensor + o.Tensor, n.FP32 + o.FP32, n.Special + o.Special, n.Shared + o.Shared, n.L2 + o.L2, n.DRAM + o.DRAM}
 }
 
-// bound is the greatest need and its name.
+// bound is the greatest need and its name, without the L2 cache's, of which too little is known: withL2 adds that.
 func (n need) bound() (clocks float64, by string) {
 	by = "issue"
 	for _, c := range []struct {
 		clocks float64
 		by     string
-	}{{n.Tensor, "tensor"}, {n.FP32, "fp32"}, {n.Shared, "shared"}, {n.Special, "special"}, {n.DRAM, "dram"}, {n.L2, "L2"}, {n.Issue, "issue"}} {
+	}{{n.Tensor, "tensor"}, {n.FP32, "fp32"}, {n.Shared, "shared"}, {n.Special, "special"}, {n.DRAM, "dram"}, {n.Issue, "issue"}} {
 		if c.clocks > clocks {
 			clocks, by = c.clocks, c.by
 		}
 	}
 	return clocks, by
+}
+
+// withL2 is the greatest need.
+func (n need) withL2() float64 {
+	clocks, _ := n.bound()
+	return max(clocks, n.L2)
 }
 
 // useful is the clocks that remain when nothing but the purpose counts: the product on tensor cores, or else in float32; the bytes where

@@ -46,7 +46,7 @@ func blocksOf(f function) []block {
 			}
 		}
 		// A branch whose first operand is not its label has a condition of its own: BRA P1, `(.L_x_1).
-		falls := last.Guarded || !ends[last.base()] && (last.Target < 0 || last.Args[0] != '`')
+		falls := last.Guarded || last.base() == "CALL" || !ends[last.base()] && (last.Target < 0 || last.Args[0] != '`')
 		if n, ok := at[b.end]; ok && falls {
 			b.next = append(b.next, n)
 		}
@@ -179,14 +179,17 @@ func (l loop) own(block int, loops []loop) bool {
 	return true
 }
 
-// mainLoop gives the mix of a function's main loop, and of all that is outside of it. It is the loop that computes the most by itself,
-// without the loops within it; where none computes, the one that moves the most bytes of global memory, then the one with the most
-// instructions. Loops within it count once. A function without loops is all outside.
+// often is how often a loop is taken to run for each time that the loop around it does, as compilers guess where they know nothing.
+const often = 8
+
+// mainLoop gives the mix of a function's main loop, and of what a warp runs outside of it at least: the fewest instructions that lead from the
+// start through the loop to an end. The main loop is the loop that computes the most by itself,
+// without the loops within it, of those whose inner loops do not compute more; where none computes, the one that moves the most bytes of
+// global memory, then the one with the most instructions. Loops within it count once. Of a function without loops, all is outside.
 func mainLoop(f function) (body, outside mix) {
 	blocks := blocksOf(f)
 	loops := loopsOf(blocks)
-	best := -1
-	var most mix
+	does := make([]work, len(loops))
 	for i, l := range loops {
 		var m mix
 		for b := range l.blocks {
@@ -194,28 +197,85 @@ func mainLoop(f function) (body, outside mix) {
 				m.add(f.Code[blocks[b].first:blocks[b].end])
 			}
 		}
-		if best < 0 || m.more(most) {
-			best, most = i, m
+		does[i] = work{m.flops(), float64(m.global()), float64(m.Total)}
+	}
+	best := -1
+	for i, l := range loops {
+		outdone := false
+		for j, within := range loops {
+			w := does[j]
+			if i != j && l.blocks[within.head] && (w.flops > 0 || w.bytes > 0) {
+				outdone = outdone || work{often * w.flops, often * w.bytes, often * w.instructions}.more(does[i])
+			}
+		}
+		if !outdone && (best < 0 || does[i].more(does[best])) {
+			best = i
 		}
 	}
-	for _, b := range depthFirst(blocks) {
-		code := f.Code[blocks[b].first:blocks[b].end]
-		if best >= 0 && loops[best].blocks[b] {
-			body.add(code)
-		} else {
-			outside.add(code)
+	var within []int
+	if best >= 0 {
+		for b := range loops[best].blocks {
+			within = append(within, b)
+			body.add(f.Code[blocks[b].first:blocks[b].end])
+		}
+	}
+	around := depthFirst(blocks)
+	if best >= 0 {
+		around = shortest(blocks, []int{0}, func(b int) bool { return loops[best].blocks[b] })
+		around = append(around, shortest(blocks, within, func(b int) bool { return len(blocks[b].next) == 0 })...)
+	}
+	for _, b := range around {
+		if best < 0 || !loops[best].blocks[b] {
+			outside.add(f.Code[blocks[b].first:blocks[b].end])
 		}
 	}
 	return body, outside
 }
 
-// more says whether m is more of a main loop than o.
-func (m mix) more(o mix) bool {
-	switch {
-	case m.flops() != o.flops():
-		return m.flops() > o.flops()
-	case m.global() != o.global():
-		return m.global() > o.global()
+// shortest is the way with the fewest instructions from one of some blocks to one that `at` accepts, both ends included (Dijkstra).
+func shortest(blocks []block, from []int, at func(b int) bool) []int {
+	far := map[int]int{} // instructions up to a block's end
+	before := map[int]int{}
+	done := map[int]bool{}
+	for _, b := range from {
+		far[b], before[b] = 0, -1
 	}
-	return m.Total > o.Total
+	for {
+		next := -1
+		for b, d := range far {
+			if !done[b] && (next < 0 || d < far[next] || d == far[next] && b < next) {
+				next = b
+			}
+		}
+		if next < 0 {
+			return nil
+		}
+		if at(next) {
+			var way []int
+			for b := next; b >= 0; b = before[b] {
+				way = append(way, b)
+			}
+			return way
+		}
+		done[next] = true
+		for _, n := range blocks[next].next {
+			d := far[next] + blocks[n].end - blocks[n].first
+			if was, known := far[n]; !known || d < was {
+				far[n], before[n] = d, next
+			}
+		}
+	}
+}
+
+// work is what a loop does by itself, once through.
+type work struct{ flops, bytes, instructions float64 }
+
+func (w work) more(o work) bool {
+	switch {
+	case w.flops != o.flops:
+		return w.flops > o.flops
+	case w.bytes != o.bytes:
+		return w.bytes > o.bytes
+	}
+	return w.instructions > o.instructions
 }

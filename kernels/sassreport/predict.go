@@ -62,7 +62,7 @@ func (g gpu) predict(k kernel, l launch, real float64) (prediction, error) {
 		iterations = c.Bytes / (blocks * warps * float64(loop.global()))
 	}
 	need := g.needs(loop, warps).times(iterations).plus(g.needs(outside, warps))
-	need.L2, need.DRAM = 0, 0 // counted for the whole launch
+	need.DRAM = 0 // counted for the whole launch, as is the L2 cache's
 	clocks, by := need.bound()
 	rounds := float64((l.blocks() + g.Multiprocessors - 1) / g.Multiprocessors)
 	p.Seconds, p.By = clocks*rounds/g.Clock, by

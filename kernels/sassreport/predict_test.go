@@ -36,16 +36,18 @@ func TestCost(t *testing.T) {
 		want     cost
 	}{
 		// 128 images of 16×16, 96 → 100 channels, 3×3: tiles of 128×64 make 256·128 rows and 2·64 columns.
-		{conv("conv_forward_large", [3]int{256, 2, 1}, 1, 1, 1, 1, 0, 1, 0, 1, 128, 16, 16, 96, 100, 3, 3, 1, 1, 1, 16, 16), []int{128, 128, 64, 4}, 2,
-			cost{Bytes: 2 * (c*(96+100+100) + 9*96*100), FLOPs: 2 * c * 9 * 96 * 100, Padded: 2 * c * 9 * 96 * 128}},
-		{conv("conv_backward_data_large", [3]int{256, 2, 1}, 1, 1, 1, 0, 0, 0, 0, 1, 128, 16, 16, 96, 100, 3, 3, 1, 1, 1, 16, 16), []int{128, 128, 64, 4}, 4,
+		{conv("conv_forward_large", [3]int{256, 2, 1}, 1, 1, 1, 1, 0, 1, 0, 1, 1, 0, 1, 128, 16, 16, 96, 100, 3, 3, 1, 1, 1, 16, 16), []int{128, 128, 64, 4}, 2,
+			cost{Bytes: 2 * (c*(96+3*100) + 9*96*100), FLOPs: 2 * c * 9 * 96 * 100, Padded: 2 * c * 9 * 96 * 128}},
+		{conv("conv_backward_data_large", [3]int{256, 2, 1}, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 128, 16, 16, 96, 100, 3, 3, 1, 1, 1, 16, 16), []int{128, 128, 64, 4}, 4,
 			cost{Bytes: 4 * (c*(96+100) + 9*96*100), FLOPs: 2 * c * 9 * 96 * 100, Padded: 2 * c * 9 * 128 * 100}},
 		// 8 shards of 16 images; 9·96 = 864 rows in 7 tiles.
 		{conv("conv_backward_weight_large", [3]int{7, 2, 8}, 1, 1, 1, 1e6, 128, 16, 16, 16, 96, 100, 3, 3, 1, 1, 1, 16, 16), []int{128, 128, 64, 4}, 2,
 			cost{Bytes: 2*c*(96+100) + 4*8*9*96*100, FLOPs: 2 * c * 9 * 96 * 100, Padded: 2 * c * 7 * 128 * 128}},
 		{launch{Kernel: "attention_forward_64", Grid: [3]int{6 * 4 * 3, 1, 1}, Block: 128, Args: []float64{1, 1, 1, 1, 1, 144, 4, 64, 0.125}}, []int{128, 64}, 2,
 			cost{Bytes: 4 * 6 * 4 * 144 * 64 * 2, FLOPs: 4 * 6 * 4 * 144 * 144 * 64, Padded: 4 * 6 * 4 * 192 * 144 * 64}},
-		{launch{Kernel: "groupnorm_backward", Grid: [3]int{128 * 4, 1, 1}, Block: 256, Args: []float64{1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1024, 128, 32, 32, 1}}, []int{256, 32, 4}, 2,
+		{launch{Kernel: "groupnorm_backward", Grid: [3]int{128 * 4, 1, 1}, Block: 256, Args: []float64{1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1024, 128, 32, 32, 1, 1}}, []int{256, 32, 4}, 2,
+			cost{Bytes: 3 * 128 * 1024 * 128 * 2}},
+		{launch{Kernel: "groupnorm_forward", Grid: [3]int{128 * 4, 1, 1}, Block: 256, Args: []float64{1, 1, 0, 0, 1, 1, 1, 1, 0, 1024, 128, 32, 32, 0, 1e-6, 1}}, []int{256, 32, 4}, 2,
 			cost{Bytes: 3 * 128 * 1024 * 128 * 2}},
 		{launch{Kernel: "tree_sum", Grid: [3]int{10, 1, 1}, Block: 256, Args: []float64{1, 1, 5000, 8, 4000}}, []int{256, 4}, 2, cost{Bytes: 9 * 4000 * 4}},
 	} {
@@ -68,7 +70,7 @@ func productKernel() (kernel, launch) {
 	k.Body.Count[tensor] = 8
 	k.Outside = mix{Total: 400}
 	l := launch{Kernel: k.Name, Grid: [3]int{250, 1, 1}, Block: 128,
-		Args: []float64{1, 1, 1, 1, 0, 0, 0, 1, 125, 16, 16, 64, 64, 3, 3, 1, 1, 1, 16, 16}}
+		Args: []float64{1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 125, 16, 16, 64, 64, 3, 3, 1, 1, 1, 16, 16}}
 	return k, l
 }
 

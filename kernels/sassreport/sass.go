@@ -36,8 +36,9 @@ var (
 	targetPart = regexp.MustCompile("`\\((\\.L_\\w+)\\)")
 )
 
-// branches are the opcodes whose label is a place that they may go to; BSSY and others name labels that they do not jump to.
-var branches = map[string]bool{"BRA": true, "JMP": true}
+// branches are the opcodes whose label is a place that they may go to; BSSY and others name labels that they do not jump to. ptxas also leaves
+// loops by a CALL that never returns.
+var branches = map[string]bool{"BRA": true, "JMP": true, "CALL": true}
 
 // parseSASS reads the functions of what `nvdisasm -c` prints.
 func parseSASS(text []byte) ([]function, error) {
@@ -55,6 +56,9 @@ func parseSASS(text []byte) ([]function, error) {
 				continue
 			}
 			m := targetPart.FindStringSubmatch(c.Args)
+			if m == nil && c.base() == "CALL" {
+				continue // of another function
+			}
 			if m == nil {
 				return fmt.Errorf("%s: %s %s goes to no label", f.Name, c.Opcode, c.Args)
 			}

@@ -83,8 +83,8 @@ func TestMainLoop(t *testing.T) {
 	if body.Total != 0x680/16-0x250/16 || body.FFMA != 64 || body.flops() != 64*64 || body.Count[control] != 1 {
 		t.Errorf("peak's main loop is %+v", body)
 	}
-	// What follows the EXIT, a branch to itself and NOPs, is never reached.
-	if outside.Total != 0xb70/16-body.Total || outside.Stored != 512 {
+	// To the loop, then past what remains of the steps (@!P1 to .L_x_4, @!P0 to .L_x_5) to the end: not the branch to itself behind the EXIT.
+	if outside.Total != 0x250/16+(0x6a0-0x680)/16+(0x900-0x8e0)/16+(0xb70-0xa30)/16 || outside.Stored != 512 {
 		t.Errorf("outside of peak's main loop is %+v", outside)
 	}
 	body, _ = mainLoop(snippet(t, "pixel_sum.sm_90.sass"))
@@ -126,6 +126,25 @@ func TestMainLoopAroundAnother(t *testing.T) {
 	}
 	if body.Products[product{2048, false}] != 1 || body.Products[product{1024, true}] != 1 {
 		t.Errorf("the loop's products are %v", body.Products)
+	}
+}
+
+// ptxas leaves some loops by a CALL that does not return.
+func TestLoopLeftByCall(t *testing.T) {
+	const text = ".text.f:\n" +
+		".L_x_0:\n" +
+		"        /*0000*/                   HMMA.16816.F32.BF16 R8, R4, R6, R8 ;\n" +
+		"        /*0010*/              @!P2 CALL.REL.NOINC `(.L_x_1) ;\n" +
+		"        /*0020*/                   BRA `(.L_x_0) ;\n" +
+		".L_x_1:\n" +
+		"        /*0030*/                   CALL.REL.NOINC `($f$another) ;\n" +
+		"        /*0040*/                   EXIT ;\n"
+	functions, err := parseSASS([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, outside := mainLoop(functions[0]); body.Total != 3 || outside.Total != 2 || body.Count[tensor] != 1 {
+		t.Errorf("%d instructions within, %d outside; 3 and 2 expected", body.Total, outside.Total)
 	}
 }
 

@@ -75,19 +75,18 @@ func check(kernels []kernel, path string) (problems []string, err error) {
 			problems = append(problems, fmt.Sprintf("%s spills %d bytes", k.key(), k.Usage.Spill))
 		}
 	}
-	const update = "; ./build.sh sass-check --update writes the table anew"
 	shares := tensorShares(kernels)
 	for key, share := range shares {
 		switch floor, known := least[key]; {
 		case !known:
-			problems = append(problems, fmt.Sprintf("%s: %.1f%% of the main loop are matrix instructions, which %s does not have%s", key, share, path, update))
+			problems = append(problems, fmt.Sprintf("%s: %.1f%% of the main loop are matrix instructions, which %s does not have", key, share, path))
 		case share < floor-shareSlack:
-			problems = append(problems, fmt.Sprintf("%s: %.1f%% of the main loop are matrix instructions, %.1f%% in %s%s", key, share, floor, path, update))
+			problems = append(problems, fmt.Sprintf("%s: %.1f%% of the main loop are matrix instructions, %.1f%% in %s", key, share, floor, path))
 		}
 	}
 	for key := range least {
 		if _, there := shares[key]; !there {
-			problems = append(problems, fmt.Sprintf("%s: no main loop with matrix instructions, but %s has it%s", key, path, update))
+			problems = append(problems, fmt.Sprintf("%s: no main loop with matrix instructions, but %s has it", key, path))
 		}
 	}
 	slices.Sort(problems)

@@ -16,6 +16,7 @@ const kernelsHead = `Main loops: the innermost loop of a kernel that computes th
   flop, smB, glB    arithmetic, bytes through shared and from or to global memory, of a warp
   bound, peak       predicted: what keeps a full multiprocessor busy the longest, and the share of the peak that this allows: mma.sync's where
                     there are matrix instructions, float32's in other products, else the DRAM's bandwidth
+  L2                the share with what the L2 cache delivers taken into account, which is known roughly
 `
 
 // writeKernels prints one line for each kernel and architecture.
@@ -26,8 +27,8 @@ func writeKernels(w io.Writer, kernels []kernel) error {
 	for _, k := range kernels {
 		if k.Build != build {
 			build = k.Build
-			fmt.Fprintf(&t, "\n%s\n%-33s %-5s %4s %5s %3s %5s %4s %3s %3s %3s %3s %3s %3s %3s %3s %7s %6s %5s %-7s %4s\n", build, "kernel", "chip", "regs", "smem",
-				"blk", "instr", "mma", "f32", "sm", "asy", "gl", "sp", "int", "ctl", "bar", "flop", "smB", "glB", "bound", "peak")
+			fmt.Fprintf(&t, "\n%s\n%-33s %-5s %4s %5s %3s %5s %4s %3s %3s %3s %3s %3s %3s %3s %3s %7s %6s %5s %-7s %4s %4s\n", build, "kernel", "chip", "regs", "smem",
+				"blk", "instr", "mma", "f32", "sm", "asy", "gl", "sp", "int", "ctl", "bar", "flop", "smB", "glB", "bound", "peak", "L2")
 		}
 		t.WriteString(k.line() + "\n")
 	}
@@ -55,11 +56,12 @@ func (k kernel) line() string {
 		}
 		return fmt.Sprintf("%.0f", 100*m.share(c))
 	}
-	peak := "."
+	peak, withL2 := ".", "."
 	if useful := n.useful(); useful > 0 {
 		peak = fmt.Sprintf("%.0f%%", 100*useful/clocks)
+		withL2 = fmt.Sprintf("%.0f%%", 100*useful/n.withL2())
 	}
-	return fmt.Sprintf("%-33s %-5s %4d %5d %3d %5d %4s %3s %3s %3s %3s %3s %3s %3s %3s %7.0f %6d %5d %-7s %4s", k.Name, k.Arch, k.Usage.Registers, k.Usage.Shared,
+	return fmt.Sprintf("%-33s %-5s %4d %5d %3d %5d %4s %3s %3s %3s %3s %3s %3s %3s %3s %7.0f %6d %5d %-7s %4s %4s", k.Name, k.Arch, k.Usage.Registers, k.Usage.Shared,
 		chip.BlocksPerMultiprocessor(k.Threads, k.Usage.Registers, k.Usage.Shared), k.Body.Total, percent(tensor), percent(fp32), percent(sharedIO),
-		percent(async), percent(globalIO), percent(special), percent(integer), percent(control), percent(barrier), m.flops(), m.Shared, m.global(), by, peak)
+		percent(async), percent(globalIO), percent(special), percent(integer), percent(control), percent(barrier), m.flops(), m.Shared, m.global(), by, peak, withL2)
 }
