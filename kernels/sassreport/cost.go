@@ -13,6 +13,8 @@ type cost struct {
 	Shape                string // of a convolution: taps, channels, image
 	Side                 int    // of a convolution's output image, pixels
 	Guessed              bool   // no formula: bytes from the machine code
+	// Missed is how much of what a convolution loads through the first-level cache is not there: each pixel once for all taps.
+	Missed float64
 }
 
 const accBytes = 4 // of sums, parameters, gradients of parameters
@@ -61,6 +63,7 @@ func convCost(l launch, geometry []int, real float64) (cost, bool) {
 		out.Shape += fmt.Sprintf(" /%d", c.Stride)
 	}
 	tiles := float64(l.Grid[0]) * float64(l.Grid[1]) * float64(geometry[1]) * float64(geometry[2])
+	out.Missed = c.missed(geometry[1])
 	pass := "forward"
 	switch {
 	case weight:
@@ -87,6 +90,19 @@ func convCost(l launch, geometry []int, real float64) (cost, bool) {
 		out.Kind = fmt.Sprintf("conv %dx%d at %2dx%-2d, %s", c.KH, c.KW, c.OH, c.OW, pass)
 	}
 	return out, true
+}
+
+// missed is the pixels that a tile of so many output pixels sees, as a share of the pixels that its taps load.
+func (c convArgs) missed(tile int) float64 {
+	rows, width := c.H, c.W
+	if pixels := c.OH * c.OW; tile < pixels && tile >= c.OW {
+		rows = min(c.H, (tile/c.OW-1)*c.Stride+c.KH)
+	} else if tile < c.OW {
+		rows, width = c.KH, min(c.W, (tile-1)*c.Stride+c.KW)
+	} else {
+		tile = pixels // of one image: the others are like it
+	}
+	return min(1, float64(rows*width)/float64(tile*c.KH*c.KW))
 }
 
 // attentionCost: queries, keys, values, outputs and their gradients once. The forward pass has two products of L×L×Dim, the backward pass

@@ -47,6 +47,12 @@ type need struct{ Issue, Tensor, FP32, Special, Shared, L2, DRAM float64 }
 // from the L2 cache for the most part; below it, every byte is taken to come from DRAM.
 const productFLOPs = 8
 
+// cachedShare is how much of what is loaded through the first-level cache is not there, where the shape is not known: 3×3 taps of 4 rows.
+const cachedShare = 0.2
+
+// missed is the bytes that a warp asks the L2 cache for, when the first-level cache lacks `share` of what is loaded through it.
+func (m mix) missed(share float64) float64 { return float64(m.global()) - float64(m.Cached)*(1-share) }
+
 func (m mix) product() bool {
 	return len(m.Products) > 0 || m.flops() > 0 && m.flops() >= productFLOPs*float64(m.global())
 }
@@ -59,11 +65,11 @@ func (g gpu) needs(m mix, warps float64) need {
 		Special: 32 * float64(m.MUFU) / specialRate,
 		Shared:  float64(m.Shared) / sharedBytes,
 	}
-	bytes := float64(m.global()) * g.Clock * float64(g.Multiprocessors)
+	perClock := g.Clock * float64(g.Multiprocessors)
 	if m.product() {
-		n.L2 = bytes / g.L2
+		n.L2 = m.missed(cachedShare) * perClock / g.L2
 	} else {
-		n.DRAM = bytes / (g.DRAM * dramShare)
+		n.DRAM = float64(m.global()) * perClock / (g.DRAM * dramShare)
 	}
 	for p, count := range m.Products {
 		n.Tensor += float64(count) * float64(p.macs) / g.rate(p.tf32)

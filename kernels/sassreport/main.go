@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,10 +25,18 @@ func main() {
 	archs := flag.String("archs", "sm_80,sm_86,sm_89,sm_90", "the architectures, `LIST` with commas")
 	flag.StringVar(&o.check, "check", "", "print no report; fail on a kernel that spills, or has fewer matrix instructions in its main loop than `FILE` says, or whose cost in -step is not known")
 	flag.BoolVar(&o.update, "update", false, "write the file of -check anew")
+	only := flag.String("kernels", "", "list the main loops of kernels whose names match `EXPRESSION` alone")
+	builds := flag.String("builds", "", "and of builds that match `EXPRESSION`")
 	flag.StringVar(&o.step, "step", "", "predict the training step whose launches `FILE` holds, as ddgpu launches --json prints them")
 	flag.Parse()
 	o.archs, o.files = strings.Split(*archs, ","), flag.Args()
-	if err := run(o); err != nil {
+	var err error
+	if o.only, err = regexp.Compile(*only); err == nil {
+		if o.builds, err = regexp.Compile(*builds); err == nil {
+			err = run(o)
+		}
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "sassreport:", err)
 		os.Exit(1)
 	}
@@ -37,6 +46,7 @@ type options struct {
 	assembler, disassembler, check, step string
 	update                               bool
 	archs, files                         []string
+	only, builds                         *regexp.Regexp // of the main loops that are listed
 }
 
 func run(o options) error {
@@ -51,7 +61,13 @@ func run(o options) error {
 		}
 	}
 	if o.check == "" {
-		if err := writeKernels(os.Stdout, kernels); err != nil || o.step == "" {
+		var listed []kernel
+		for _, k := range kernels {
+			if o.only.MatchString(k.Name) && o.builds.MatchString(k.Build) {
+				listed = append(listed, k)
+			}
+		}
+		if err := writeKernels(os.Stdout, listed); err != nil || o.step == "" {
 			return err
 		}
 		fmt.Println()

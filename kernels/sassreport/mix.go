@@ -47,6 +47,7 @@ type mix struct {
 	MUFU     int // of special
 	// Bytes that the 32 lanes move: through shared memory, from and to global memory.
 	Shared, Loaded, Stored int
+	Cached                 int // of Loaded: LDGSTS through the first-level cache, for what is soon read again
 }
 
 // A product is one kind of matrix instruction.
@@ -83,6 +84,9 @@ func (m *mix) add(code []instruction) {
 		case "LDGSTS":
 			m.Shared += bytes
 			m.Loaded += bytes
+			if !strings.Contains(i.Opcode, ".BYPASS") {
+				m.Cached += bytes
+			}
 		case "LDG", "LD":
 			m.Loaded += bytes
 		case "STG", "ST":

@@ -69,7 +69,11 @@ func (g gpu) predict(k kernel, l launch, real float64) (prediction, error) {
 	for product := range loop.Products {
 		p.Tensor, p.TF32 = true, product.tf32
 	}
-	moved := iterations*blocks*warps*float64(loop.global()) + blocks*warps*float64(outside.global())
+	share := c.Missed
+	if share == 0 {
+		share = 1
+	}
+	moved := iterations*blocks*warps*loop.missed(share) + blocks*warps*float64(outside.global())
 	if c.Padded == 0 {
 		moved = c.Bytes
 	}

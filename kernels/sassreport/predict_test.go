@@ -56,6 +56,21 @@ func TestCost(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", x.launch.Kernel, got, x.want)
 		}
 	}
+	// 128 pixels are 4 rows of 32, of which 3×3 taps see 6 rows; 128 pixels of 8×8 images are two of them; a part of a row sees its width and two more.
+	for _, x := range []struct {
+		c    convArgs
+		want float64
+	}{
+		{convArgs{H: 32, W: 32, OH: 32, OW: 32, KH: 3, KW: 3, Stride: 1}, 6 * 32 / (128 * 9.0)},
+		{convArgs{H: 32, W: 32, OH: 16, OW: 16, KH: 3, KW: 3, Stride: 2}, 17 * 32 / (128 * 9.0)},
+		{convArgs{H: 8, W: 8, OH: 8, OW: 8, KH: 3, KW: 3, Stride: 1}, 1 / 9.0},
+		{convArgs{H: 9, W: 300, OH: 9, OW: 300, KH: 3, KW: 3, Stride: 1}, 3 * 130 / (128 * 9.0)},
+		{convArgs{H: 32, W: 32, OH: 32, OW: 32, KH: 1, KW: 1, Stride: 1}, 1},
+	} {
+		if got := x.c.missed(128); math.Abs(got-x.want) > 1e-12 {
+			t.Errorf("%+v: %v missed, want %v", x.c, got, x.want)
+		}
+	}
 	for _, l := range []launch{{Kernel: "tree_sum", Args: []float64{1}}, {Kernel: "unheard_of"}, conv("conv_forward_large", [3]int{1, 1, 1}, 1, 2)} {
 		if c, known := costOf(l, []int{1, 2, 3}, 4); known {
 			t.Errorf("%s with %d arguments costs %+v", l.Kernel, len(l.Args), c)

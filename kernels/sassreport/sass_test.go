@@ -121,8 +121,12 @@ func TestMainLoopAroundAnother(t *testing.T) {
 	if want := 2.0 * (16*8*16 + 16*8*8); body.flops() != want {
 		t.Errorf("%v flop, %v expected", body.flops(), want)
 	}
-	if body.Shared != 512+512 || body.Loaded != 512 || body.Count[async] != 1 || body.LDSM != 1 || body.Count[barrier] != 1 {
+	if body.Shared != 512+512 || body.Loaded != 512 || body.Cached != 0 || body.Count[async] != 1 || body.LDSM != 1 || body.Count[barrier] != 1 {
 		t.Errorf("the loop is %+v", body)
+	}
+	var cached mix
+	if cached.add([]instruction{{Opcode: "LDGSTS.E.128"}}); cached.Cached != 512 || cached.missed(0.25) != 128 {
+		t.Errorf("a copy through the first-level cache is %+v", cached)
 	}
 	if body.Products[product{2048, false}] != 1 || body.Products[product{1024, true}] != 1 {
 		t.Errorf("the loop's products are %v", body.Products)
