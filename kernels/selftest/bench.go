@@ -182,7 +182,7 @@ func peakCase(blocks, steps int) Case {
 	return Case{Shape: fmt.Sprintf("%d blocks, %d steps", blocks, steps), Build: func(b *Builder) {
 		values, chains := b.queue.PeakShape()
 		const m, add = 0.75, 0.5
-		out := b.Out("out", b.Want(blocks*values, func() []float64 {
+		out := b.OutAcc("out", b.Want(blocks*values, func() []float64 {
 			want := make([]float64, blocks*values)
 			for i := range want {
 				for c := range chains {
