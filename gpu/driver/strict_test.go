@@ -123,8 +123,32 @@ func TestModuleErrors(t *testing.T) {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	}
+	_, err = LoadModule(strings.Replace(testkernels.PTX("fill"), "sm_70", "sm_90", 1))
+	expect(t, err, NoBinaryForGPU, "")
+	if want := "the kernels need compute capability 9.0 or newer, the device has 7.0"; err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got %v, want … %s", err, want)
+	}
 	_, err = must(LoadModule(testkernels.PTX("fill")))(t).Function("order")
 	expect(t, err, NotFound, "")
+}
+
+// The linker gives code that can be loaded, and the errors of a load.
+func TestCompile(t *testing.T) {
+	_, err := Compile(testkernels.PTX("fill"))
+	expect(t, err, NotInitialized, "")
+	open(t, "host,tiles=gpu")
+	code := must(Compile(testkernels.PTX("fill")))(t)
+	_ = must(must(LoadCode(code))(t).Function("fill"))(t)
+	_, err = LoadCode([]byte("no code"))
+	expect(t, err, InvalidPTX, "")
+	_, err = Compile("no PTX")
+	expect(t, err, InvalidPTX, "")
+	if err == nil || !strings.Contains(err.Error(), "no .version") {
+		t.Errorf("the compiler's log is not in %v", err)
+	}
+	ok(t, cu.SetCurrentContext(cu.CUContext{}))
+	_, err = Compile(testkernels.PTX("fill"))
+	expect(t, err, InvalidContext, "")
 }
 
 func TestKernelPointers(t *testing.T) {

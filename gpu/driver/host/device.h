@@ -33,8 +33,8 @@ class Workers;
 
 // The emulated chip: an sm_70 with the limits that every later one has too.
 constexpr int kMajor = 7, kMinor = 0, kWarp = 32;
-// The emulated driver: its version of CUDA, and the newest PTX that it takes.
-constexpr int kCuda = 11040, kPtx = 74;
+// The emulated driver: its version of CUDA, and the newest PTX and target that it takes; the instructions of sm_80 run on any host.
+constexpr int kCuda = 11040, kPtx = 74, kTarget = 80;
 constexpr unsigned kMaxThreads = 1024, kMaxGridYZ = 65535, kMaxGridX = 0x7fffffff, kMaxBlockZ = 64;
 constexpr size_t kShared = 48 * 1024, kSharedOptIn = 96 * 1024;  // twice as much for float64, which exists here only
 constexpr int kRegisters = 65536, kMaxRegistersPerThread = 255;

@@ -316,9 +316,11 @@ Result read_ptx(Module& module, std::string* log) {
     *log = "the image is not PTX: no .version or .target";
     return CUDA_ERROR_INVALID_PTX;
   }
-  int major = 0, minor = 0;
+  int major = 0, minor = 0, target = 0;
   sscanf(module.ptx.c_str() + module.ptx.find(".version"), ".version %d.%d", &major, &minor);
+  sscanf(module.ptx.c_str() + module.ptx.find(".target"), ".target sm_%d", &target);
   if (major * 10 + minor > kPtx) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
+  if (target > kTarget) return CUDA_ERROR_NO_BINARY_FOR_GPU;
   for (const std::string& name : names_after(module.ptx, ".entry")) {
     if (find_entry(name, module.precision) == nullptr) {
       if (only_gpu_tiles(name, module.precision)) continue;  // not found, as in a module without it
