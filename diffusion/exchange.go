@@ -18,12 +18,17 @@ type exchange struct {
 // sliceMultiple keeps slices aligned for vector loads, in elements.
 const sliceMultiple = 16
 
+// sliceOf is the length of a slice of an arena, in elements.
+func sliceOf(arena int64, devices int) int64 {
+	perDevice := (arena + int64(devices) - 1) / int64(devices)
+	return (perDevice + sliceMultiple - 1) / sliceMultiple * sliceMultiple
+}
+
 func (e *exchange) build(p *pool, arena int64, devices int) (err error) {
 	if devices == 1 {
 		return nil
 	}
-	perDevice := (arena + int64(devices) - 1) / int64(devices)
-	e.slice = (perDevice + sliceMultiple - 1) / sliceMultiple * sliceMultiple
+	e.slice = sliceOf(arena, devices)
 	if e.parts, err = p.sums("the exchange of gradients", e.slice*int64(devices)); err != nil {
 		return err
 	}

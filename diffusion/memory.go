@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"ddgpu/diffusion/sampler"
+	"ddgpu/diffusion/schedule"
 	"ddgpu/gpu"
 	"ddgpu/kernels"
 	"ddgpu/layers"
@@ -131,8 +133,13 @@ func PlanMemory(c Config, devices int) (Memory, error) {
 	add("workspace, training", train.Workspace)
 	add("activations, sampling and validation", draw.Activations+draw.Workspace)
 	if devices > 1 {
-		add("exchange between devices", arena)
+		add("exchange between devices", sliceOf(graph.ArenaElements, devices)*int64(devices)*p.AccSize())
 	}
+	tables, err := c.tables(devices, part.Count, graph.ArenaElements)
+	if err != nil {
+		return Memory{}, err
+	}
+	add("images and tables", tables)
 	if part.Count > 0 {
 		m.PerImage = (train.Activations + train.Workspace + draw.Activations + draw.Workspace) / int64(part.Count)
 	}
@@ -141,6 +148,25 @@ func PlanMemory(c Config, devices int) (Memory, error) {
 		m.Recompute = -m.Recompute
 	}
 	return m, nil
+}
+
+// tables is the memory of what is neither of the network nor of the optimizer: images, labels, states of steps, coefficients and losses, where a
+// device trains on batch images at once and validates and samples as many.
+func (c *Config) tables(devices, batch int, arena int64) (bytes int64, err error) {
+	noise, err := schedule.New(c.Schedule)
+	if err != nil {
+		return 0, &ConfigError{Key: "schedule", Reason: err.Error()}
+	}
+	rows, err := sampler.Table(noise, c.Objective, c.Sampler)
+	if err != nil {
+		return 0, &ConfigError{Key: "sampler", Reason: err.Error()}
+	}
+	size, image := c.precision().AccSize(), int64(c.imageShape().Bytes())
+	_, images := c.Train.local(devices, 0)
+	input := new(slot).layout(images, int(image))
+	training := StepsAhead*input + (int64(2*noise.T())+int64(max(batch, 1))+kernels.GradNormScratch(arena))*size
+	drawing := int64(batch)*(image*size+4+image+size) + (int64(len(rows))*kernels.SampleRowLength+int64(2*noise.T()))*size + kernels.StepStateSize
+	return training + drawing, nil
 }
 
 // ResolvePrecision replaces auto by what the machine does best: bf16 where all its GPUs have compute capability 8.0 or newer, else fp32.

@@ -31,11 +31,16 @@ type slot struct {
 // inputAlign is what the parts of an input begin at multiples of, in bytes.
 const inputAlign = 256
 
-func (s *slot) build(p *pool, images, imageBytes int) (err error) {
+// layout places the labels and the images of an input and gives its size.
+func (s *slot) layout(images, imageBytes int) (bytes int64) {
 	align := func(n int64) int64 { return (n + inputAlign - 1) / inputAlign * inputAlign }
 	s.images, s.labelsAt = images, kernels.StepStateSize
 	s.imagesAt = align(s.labelsAt + int64(images)*4)
-	bytes := s.imagesAt + int64(images)*int64(imageBytes)
+	return s.imagesAt + int64(images)*int64(imageBytes)
+}
+
+func (s *slot) build(p *pool, images, imageBytes int) (err error) {
+	bytes := s.layout(images, imageBytes)
 	if s.input, err = p.bytes("images", bytes); err != nil {
 		return err
 	}

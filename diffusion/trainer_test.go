@@ -376,11 +376,11 @@ func TestCancelledStepDoesNothing(t *testing.T) {
 	})
 }
 
-// What a plan promises is what the devices then use, to the rounding of allocations.
+// What a plan promises is what is allocated, and what the devices then use but for the rounding of allocations.
 func TestPlanMemoryIsWhatIsUsed(t *testing.T) {
 	for _, devices := range []int{1, 2, 4} {
 		c := tiny()
-		c.Train.Recompute = devices == 4
+		c.Train.Recompute, c.Train.MicroBatches = devices == 4, max(1, 4/devices)
 		plan := must(PlanMemory(c, devices))(t)
 		onMachine(t, fmt.Sprintf("host:%d", devices), func(m *gpu.Machine) {
 			used := func() (n int64) {
@@ -397,6 +397,9 @@ func TestPlanMemoryIsWhatIsUsed(t *testing.T) {
 			got := used() - before
 			if math.Abs(float64(got-plan.Total)) > 0.02*float64(plan.Total) {
 				t.Errorf("%d devices: planned %d bytes, used %d", devices, plan.Total, got)
+			}
+			if allocated := m.Devices[0].Allocated(); allocated != plan.Total {
+				t.Errorf("%d devices: planned %d bytes, allocated %d", devices, plan.Total, allocated)
 			}
 			ok(t, trainer.Close())
 			if left := used() - before; left > 4096 {
