@@ -44,7 +44,7 @@ func KeyOf(parts ...string) Key {
 	for _, part := range parts {
 		binary.LittleEndian.PutUint64(n[:], uint64(len(part)))
 		h.Write(n[:])
-		io.WriteString(h, part)
+		h.Write([]byte(part))
 	}
 	return Key(h.Sum(nil))
 }
