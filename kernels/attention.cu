@@ -10,23 +10,31 @@
 // again from q, k and lse: attention_backward_query gives delta and dq, then attention_backward_key_value gives dk and dv, so
 // that each output is the sum of one block in a fixed order.
 //
-// Grid: x over N * heads * ceil(L / own rows of a block), the block's rows are queries, in key_value keys. See attention.cuh for
-// threads and tiles. Entries by the head sizes that they take: up to 32, 64, 128, 256.
+// Grid: x over N * heads * ceil(L / own rows of a block), the block's rows are queries, in key_value keys. See attention.cuh and,
+// for tensor cores, attention_tensor.cuh for threads and tiles. Entries by the head sizes that they take: up to 32, 64, 128, 256.
 // Bound: FLOPs, forward 4 N heads L^2 dim, query 6, key_value 8; for small dim the 1, 1, 1 exponentials of each score.
+#include "attention_rows.cuh"
+#ifdef SIMT_TENSOR
+#include "attention_tensor.cuh"
+#else
 #include "attention.cuh"
+#endif
 
 namespace SIMT_VARIANT {
+
+#ifndef SIMT_TENSOR
 
 // Below every score that is not an infinity or close to it: rows of nothing but -infinity give NaN, as 0/0.
 constexpr float kLowest = -3e38f;
 
 template <class T, class C>
-DEVICE void attention_forward(T* y, T* lse, const T* q, const T* k, const T* v, int length, int heads, int dim, T scale) {
+DEVICE void attention_forward(real* y, T* lse, const real* q, const real* k, const real* v, int length, int heads, int dim,
+                              T scale) {
   using Values = vec<T, C::run>;
   AttentionBlock b;
   b.init<C>(length, heads, dim);
   const Shared<T, C> shared = shared_of<T, C>();
-  const Rows<T> keys = b.rows(k), values = b.rows(v);
+  const Rows<real> keys = b.rows(k), values = b.rows(v);
   Own<T, C> queries;
   queries.init(b.rows(q), b.first, b.count);
   OwnValues<T, C> top, total, factor;
@@ -73,7 +81,7 @@ DEVICE void attention_forward(T* y, T* lse, const T* q, const T* k, const T* v, 
 
 // a_i . b_i for the block's own rows.
 template <class T, class C>
-DEVICE OwnValues<T, C> row_products(const AttentionBlock& b, const Rows<T>& x, const Rows<T>& y) {
+DEVICE OwnValues<T, C> row_products(const AttentionBlock& b, const Rows<real>& x, const Rows<real>& y) {
 #ifdef SIMT_TILES_HOST
   constexpr int W = kVec, lanes = 1, lane = 0;
 #else
@@ -87,12 +95,12 @@ DEVICE OwnValues<T, C> row_products(const AttentionBlock& b, const Rows<T>& x, c
       vec<T, W> run = vec<T, W>::splat(T(0));
       T total = T(0);
       if (row < b.count) {
-        const T *p = x.at(b.first + row), *q = y.at(b.first + row);
+        const real *p = x.at(b.first + row), *q = y.at(b.first + row);
         int d = lane * W;
         for (; d + W <= b.dim; d += lanes * W) run = fma(load<W>(p + d), load<W>(q + d), run);
         total = sum(run);
         if (W > 1) {
-          for (; d < b.dim; d++) total = fma(p[d], q[d], total);
+          for (; d < b.dim; d++) total = fma(load<1>(p + d)[0], load<1>(q + d)[0], total);
         }
       }
       a.v[r].set(i, total);
@@ -103,13 +111,13 @@ DEVICE OwnValues<T, C> row_products(const AttentionBlock& b, const Rows<T>& x, c
 }
 
 template <class T, class C>
-DEVICE void attention_backward_query(T* dq, T* delta, const T* dy, const T* y, const T* lse, const T* q, const T* k, const T* v,
-                                     int length, int heads, int dim, T scale) {
+DEVICE void attention_backward_query(real* dq, T* delta, const real* dy, const real* y, const T* lse, const real* q,
+                                     const real* k, const real* v, int length, int heads, int dim, T scale) {
   using Values = vec<T, C::run>;
   AttentionBlock b;
   b.init<C>(length, heads, dim);
   const Shared<T, C> shared = shared_of<T, C>();
-  const Rows<T> keys = b.rows(k), values = b.rows(v);
+  const Rows<real> keys = b.rows(k), values = b.rows(v);
   Own<T, C> queries, gradients;
   queries.init(b.rows(q), b.first, b.count);
   gradients.init(b.rows(dy), b.first, b.count);
@@ -136,13 +144,13 @@ DEVICE void attention_backward_query(T* dq, T* delta, const T* dy, const T* y, c
 }
 
 template <class T, class C>
-DEVICE void attention_backward_key_value(T* dk, T* dv, const T* dy, const T* lse, const T* delta, const T* q, const T* k,
-                                         const T* v, int length, int heads, int dim, T scale) {
+DEVICE void attention_backward_key_value(real* dk, real* dv, const real* dy, const T* lse, const T* delta, const real* q,
+                                         const real* k, const real* v, int length, int heads, int dim, T scale) {
   using Values = vec<T, C::run>;
   AttentionBlock b;
   b.init<C>(length, heads, dim);
   const Shared<T, C> shared = shared_of<T, C>();
-  const Rows<T> queries = b.rows(q), gradients = b.rows(dy);
+  const Rows<real> queries = b.rows(q), gradients = b.rows(dy);
   Own<T, C> keys, values;
   keys.init(b.rows(k), b.first, b.count);
   values.init(b.rows(v), b.first, b.count);
@@ -173,30 +181,47 @@ DEVICE void attention_backward_key_value(T* dk, T* dv, const T* dy, const T* lse
   write(dv, b, value_sums);
 }
 
-#define FORWARD_PARAMS \
-  (real* y, real* lse, const real* q, const real* k, const real* v, int length, int heads, int dim, real scale)
+#endif
+
+#define FORWARD_PARAMS (real* y, acc* lse, const real* q, const real* k, const real* v, int length, int heads, int dim, acc scale)
 #define FORWARD_ARGS (y, lse, q, k, v, length, heads, dim, scale)
-#define QUERY_PARAMS                                                                                                   \
-  (real* dq, real* delta, const real* dy, const real* y, const real* lse, const real* q, const real* k, const real* v, \
-   int length, int heads, int dim, real scale)
+#define QUERY_PARAMS                                                                                                             \
+  (real* dq, acc* delta, const real* dy, const real* y, const acc* lse, const real* q, const real* k, const real* v, int length, \
+   int heads, int dim, acc scale)
 #define QUERY_ARGS (dq, delta, dy, y, lse, q, k, v, length, heads, dim, scale)
-#define KEY_VALUE_PARAMS                                                                                                \
-  (real* dk, real* dv, const real* dy, const real* lse, const real* delta, const real* q, const real* k, const real* v, \
-   int length, int heads, int dim, real scale)
+#define KEY_VALUE_PARAMS                                                                                              \
+  (real* dk, real* dv, const real* dy, const acc* lse, const acc* delta, const real* q, const real* k, const real* v, \
+   int length, int heads, int dim, acc scale)
 #define KEY_VALUE_ARGS (dk, dv, dy, lse, delta, q, k, v, length, heads, dim, scale)
 
-// GEOMETRY: threads of a block, its own rows.
-#define ATTENTION_ENTRY(name, op, D, params, args)                                           \
-  template <class T>                                                                         \
-  DEVICE void name##_body params {                                                           \
-    op<T, AttentionTile<D, T>> args;                                                         \
-  }                                                                                          \
-  BLOCK_KERNEL_MIN(name, (AttentionTile<D, real>::threads), (D == 32 ? 1 : 0), params, args) \
-  GEOMETRY(name, AttentionTile<D, real>::threads, AttentionTile<D, real>::own)
-#define ATTENTION_ENTRIES(D)                                                                           \
-  ATTENTION_ENTRY(attention_forward_##D, attention_forward, D, FORWARD_PARAMS, FORWARD_ARGS)           \
-  ATTENTION_ENTRY(attention_backward_query_##D, attention_backward_query, D, QUERY_PARAMS, QUERY_ARGS) \
-  ATTENTION_ENTRY(attention_backward_key_value_##D, attention_backward_key_value, D, KEY_VALUE_PARAMS, KEY_VALUE_ARGS)
+// GEOMETRY: threads of a block, its own rows, bytes of dynamic shared memory.
+#define ATTENTION_ENTRY(name, op, Tile, min_blocks, params, args)     \
+  template <class T>                                                  \
+  DEVICE void name##_body params {                                    \
+    op<T, Tile> args;                                                 \
+  }                                                                   \
+  BLOCK_KERNEL_MIN(name, (Tile::threads), (min_blocks), params, args) \
+  GEOMETRY(name, Tile::threads, Tile::own, Tile::bytes)
+#ifdef SIMT_TENSOR
+#define FORWARD_TILE(D) TensorTiles<D>::Forward
+#define QUERY_TILE(D) TensorTiles<D>::Query
+#define KEY_VALUE_TILE(D) TensorTiles<D>::KeyValue
+#define MIN_BLOCKS(D) 1
+#else
+#define FORWARD_TILE(D) AttentionTile<D, acc>
+#define QUERY_TILE FORWARD_TILE
+#define KEY_VALUE_TILE FORWARD_TILE
+#define MIN_BLOCKS(D) D == 32 ? 1 : 0
+#endif
+// The aliases keep the commas of template arguments out of macro arguments.
+#define ATTENTION_ENTRIES(D)                                                                                                     \
+  using ForwardTile##D = FORWARD_TILE(D);                                                                                        \
+  using QueryTile##D = QUERY_TILE(D);                                                                                            \
+  using KeyValueTile##D = KEY_VALUE_TILE(D);                                                                                     \
+  ATTENTION_ENTRY(attention_forward_##D, attention_forward, ForwardTile##D, MIN_BLOCKS(D), FORWARD_PARAMS, FORWARD_ARGS)         \
+  ATTENTION_ENTRY(attention_backward_query_##D, attention_backward_query, QueryTile##D, MIN_BLOCKS(D), QUERY_PARAMS, QUERY_ARGS) \
+  ATTENTION_ENTRY(attention_backward_key_value_##D, attention_backward_key_value, KeyValueTile##D, MIN_BLOCKS(D),                \
+                  KEY_VALUE_PARAMS, KEY_VALUE_ARGS)
 
 ATTENTION_ENTRIES(32)
 ATTENTION_ENTRIES(64)

@@ -14,6 +14,7 @@
 // Host: one thread; own rows are transposed once (Own), other rows are read by broadcasts; micro-tiles of them and panels of z are
 // copied together first.
 #pragma once
+#include "attention_rows.cuh"
 #include "gemm.cuh"
 #include "math.cuh"
 
@@ -21,7 +22,8 @@ namespace SIMT_VARIANT {
 
 template <int D_, class T>
 struct AttentionTile {
-  static constexpr int D = D_;  // head sizes up to D
+  static constexpr int D = D_;     // head sizes up to D
+  static constexpr int bytes = 0;  // of dynamic shared memory
 #ifdef SIMT_TILES_HOST
   static constexpr int threads = 1, own = 96, other = 96;
   static constexpr int run = LargeTile::TN, runs = own / run;  // own rows to a vector of scores, vectors to a row of scores
@@ -35,36 +37,6 @@ struct AttentionTile {
   static constexpr int staged = stage / D < other ? stage / D : other;  // rows of z that the stage holds
   static_assert(own == other && depth % 8 == 0 && staged > 0, "both operands are staged alike");
 #endif
-};
-
-// Rows of one head in a tensor [N][length][heads * dim].
-template <class T>
-struct Rows {
-  const T* p;  // row 0 of the image, column 0 of the head
-  int length, stride, dim;
-  METHOD const T* at(int row) const { return p + static_cast<long long>(row) * stride; }
-};
-
-// The block's place: x counts blocks of own rows within heads within images.
-struct AttentionBlock {
-  int sequence, first, count;  // image * heads + head; the block's own rows
-  int length, stride, dim;
-  long long offset;
-  template <class C>
-  METHOD void init(int rows, int heads, int size) {
-    const int blocks = (rows + C::own - 1) / C::own;
-    sequence = static_cast<int>(blockIdx.x) / blocks;
-    first = static_cast<int>(blockIdx.x) % blocks * C::own;
-    count = rows - first < C::own ? rows - first : C::own;
-    length = rows;
-    stride = heads * size;
-    dim = size;
-    offset = static_cast<long long>(sequence / heads) * rows * stride + sequence % heads * size;
-  }
-  template <class T>
-  METHOD Rows<T> rows(const T* p) const {
-    return {p + offset, length, stride, dim};
-  }
 };
 
 // What a thread has: scores [others][runs], and sums of `rows` own rows times `chunks` chunks of columns.
@@ -137,12 +109,23 @@ DEVICE void interleave(vec<T, N>* a, simt_indices<I...>) {
   }
 }
 
+// N values as a product takes them: tf32 has 10 bits of their fraction.
+template <int N>
+DEVICE vec<acc, N> operand(const real* p) {
+#ifdef SIMT_TF32
+  typedef uint32_t bits __attribute__((ext_vector_type(N)));
+  return {bits_as<typename vec<acc, N>::type>(bits_as<bits>(load<N>(p).v) & 0xffffe000u)};
+#else
+  return load<N>(p);
+#endif
+}
+
 // The block's own rows, transposed: x[r][d] is column d of run r; 0 for rows past the block's last.
 template <class T, class C>
 struct Own {
   vec<T, C::run> x[C::runs][C::D];
   int count;
-  METHOD void init(const Rows<T>& rows, int first, int n) {
+  METHOD void init(const Rows<real>& rows, int first, int n) {
     constexpr int N = C::run < 16 ? C::run : 16;
     count = n;
     for (int i = 0; i < used_runs<C>(n) * C::run; i += N) {
@@ -151,11 +134,11 @@ struct Own {
         for (int r = 0; r < N; r++) {
           block[r] = vec<T, N>::splat(0);
           if (i + r >= n) continue;
-          const T* from = rows.at(first + i + r) + d;
+          const real* from = rows.at(first + i + r) + d;
           if (d + N <= rows.dim) {
-            block[r] = vec<T, N>::load(from);
+            block[r] = operand<N>(from);
           } else {
-            for (int e = 0; e < rows.dim - d; e++) block[r].set(e, from[e]);
+            for (int e = 0; e < rows.dim - d; e++) block[r].set(e, operand<1>(from + e)[0]);
           }
         }
         interleave(block, __make_integer_seq<simt_sequence, int, N>{});
@@ -187,14 +170,14 @@ DEVICE void micro_tiles(int n, F f) {
 }
 
 template <class T, class C>
-DEVICE void scores(Scores<T, C>& s, const Own<T, C>& own, const Rows<T>& other, int first, int count, Shared<T, C>) {
+DEVICE void scores(Scores<T, C>& s, const Own<T, C>& own, const Rows<real>& other, int first, int count, Shared<T, C>) {
   const auto product = [&](int j, auto m) {
     constexpr int M = decltype(m)::n;
     alignas(64) T rows[M][C::D];
     const int at = j + M <= count ? j : count - M;  // the last micro-tile repeats rows of the one before
     for (int i = 0; i < M; i++) {
-      const T* from = other.at(first + at + i);
-      spans<kVec>(0, other.dim, [&](long long d, auto w) { store(rows[i] + d, load<decltype(w)::n>(from + d)); });
+      const real* from = other.at(first + at + i);
+      spans<kVec>(0, other.dim, [&](long long d, auto w) { store(rows[i] + d, operand<decltype(w)::n>(from + d)); });
     }
     for (int run = 0; run < used_runs<C>(own.count); run++) {
       micro_product<M, false, C::D, 1>(s.v + at * C::runs + run, C::runs, rows[0], own.x[run], other.dim);
@@ -211,18 +194,18 @@ template <class T, class C>
 DEVICE void put(Shared<T, C>, const Scores<T, C>&) {}
 
 template <class T, class C>
-DEVICE void accumulate(RowSums<T, C>& out, const Scores<T, C>& s, const Rows<T>& z, int first, int count, int own_count,
+DEVICE void accumulate(RowSums<T, C>& out, const Scores<T, C>& s, const Rows<real>& z, int first, int count, int own_count,
                        Shared<T, C>) {
   vec<T, C::chunk> panel[C::other];
   for (int c = 0; c < used_chunks<C>(z.dim); c++) {
     const int d = c * C::chunk;
     for (int j = 0; j < count; j++) {
-      const T* from = z.at(first + j) + d;
+      const real* from = z.at(first + j) + d;
       if (d + C::chunk <= z.dim) {
-        panel[j] = vec<T, C::chunk>::load(from);
+        panel[j] = operand<C::chunk>(from);
       } else {
         panel[j] = vec<T, C::chunk>::splat(0);
-        for (int e = 0; e < z.dim - d; e++) panel[j].set(e, from[e]);
+        for (int e = 0; e < z.dim - d; e++) panel[j].set(e, operand<1>(from + e)[0]);
       }
     }
     micro_tiles(own_count, [&](int i, auto m) {  // rows past own_count get what is never written
@@ -301,17 +284,17 @@ DEVICE Shared<T, C> shared_of() {
 
 template <class T, class C>
 struct Own {
-  Rows<T> x;
+  Rows<real> x;
   int first;
-  METHOD void init(const Rows<T>& rows, int from, int) {
+  METHOD void init(const Rows<real>& rows, int from, int) {
     x = rows;
     first = from;
   }
 };
 
-// Columns d ... d + 3 of a row; 0 outside of the tensor.
+// Columns d ... d + 3 of a row; 0 outside of the tensor. Here, reals are what is computed in.
 template <class T>
-DEVICE vec<T, 4> four(const Rows<T>& x, int row, int d) {
+DEVICE vec<T, 4> four(const Rows<real>& x, int row, int d) {
   vec<T, 4> v = vec<T, 4>::splat(T(0));
   if (row >= x.length || d >= x.dim) return v;
   const T* from = x.at(row) + d;
@@ -325,18 +308,18 @@ DEVICE vec<T, 4> four(const Rows<T>& x, int row, int d) {
 // S[d][row] of `depth` columns of 64 rows: 2 lanes read 8 columns of a row, and a warp's transposed stores go to 32 banks.
 // Two chunks in flight: more cost registers that the scores need.
 template <class T, class C>
-DEVICE void stage_columns(T* S, const Rows<T>& x, int first, int d0) {
+DEVICE void stage_columns(T* S, const Rows<real>& x, int first, int d0) {
   _Pragma("unroll 2") for (int t = 0; t < C::depth * C::own / 4; t += C::threads) {
     const int i = t + static_cast<int>(threadIdx.x);
     if (C::depth * C::own / 4 % C::threads != 0 && i >= C::depth * C::own / 4) break;
     const int row = i / 2 % C::own, d = (i % 2 + i / (2 * C::own) * 2) * 4;
-    const vec<T, 4> v = four(x, first + row, d0 + d);
+    const vec<T, 4> v = four<T>(x, first + row, d0 + d);
     UNROLL for (int e = 0; e < 4; e++) S[(d + e) * C::lead + row] = v[e];
   }
 }
 
 template <class T, class C>
-DEVICE void scores(Scores<T, C>& s, const Own<T, C>& own, const Rows<T>& other, int first, int, const Shared<T, C>& shared) {
+DEVICE void scores(Scores<T, C>& s, const Own<T, C>& own, const Rows<real>& other, int first, int, const Shared<T, C>& shared) {
   const T *xs = shared.stage + thread_y<C>() * 4, *ys = shared.stage + C::depth * C::lead + thread_x<C>() * 4;
   UNROLL for (int e = 0; e < C::others; e++) s.v[e] = vec<T, 4>::splat(T(0));
   for (int d0 = 0; d0 < other.dim; d0 += C::depth) {
@@ -370,13 +353,13 @@ DEVICE void put(const Shared<T, C>& shared, const Scores<T, C>& s) {
 }
 
 template <class T, class C>
-DEVICE void accumulate(RowSums<T, C>& out, const Scores<T, C>&, const Rows<T>& z, int first, int count, int,
+DEVICE void accumulate(RowSums<T, C>& out, const Scores<T, C>&, const Rows<real>& z, int first, int count, int,
                        const Shared<T, C>& shared) {
   for (int j0 = 0; j0 < count; j0 += C::staged) {
     const int n = count - j0 < C::staged ? count - j0 : C::staged;
     __syncthreads();
     for (int i = threadIdx.x; i < n * (C::D / 4); i += C::threads) {
-      four(z, first + j0 + i / (C::D / 4), i % (C::D / 4) * 4).store_aligned(shared.stage + i * 4);
+      four<T>(z, first + j0 + i / (C::D / 4), i % (C::D / 4) * 4).store_aligned(shared.stage + i * 4);
     }
     __syncthreads();
     for (int j = 0; j < n; j++) {
@@ -434,15 +417,15 @@ DEVICE void rescale(RowSums<T, C>& out, const OwnValues<T, C>& factor, int own_c
 }
 
 template <class T, class C>
-DEVICE void write(T* y, const AttentionBlock& b, const RowSums<T, C>& out) {
+DEVICE void write(real* y, const AttentionBlock& b, const RowSums<T, C>& out) {
   each_sum<C>(b.count, b.dim, [&](int k, int, int row, int d) {
     if (row >= b.count || d >= b.dim) return;
-    T* to = y + b.offset + static_cast<long long>(b.first + row) * b.stride + d;
+    real* to = y + b.offset + static_cast<long long>(b.first + row) * b.stride + d;
     if (d + C::chunk <= b.dim && vector_rows(b.dim)) {
       store(to, out.v[k]);
     } else {
       UNROLL_GPU for (int e = 0; e < C::chunk; e++) {
-        if (d + e < b.dim) to[e] = out.v[k][e];
+        if (d + e < b.dim) store(to + e, vec<T, 1>::splat(out.v[k][e]));
       }
     }
   });

@@ -46,9 +46,9 @@ func (q *Queue) attentionFor(g Attention) (attentionKernels, bool) {
 }
 
 func (q *Queue) launchAttention(k declaration, g Attention, args ...arg) {
-	own := int64(q.geometry(k)[1])
+	own, shared := int64(q.geometry(k)[1]), int(q.geometry(k)[2])
 	grid := [3]int{g.N * g.Heads * int(blocks(int64(g.L), own)), 1, 1}
-	q.launch(k, grid, 0, append(args, i32(g.L), i32(g.Heads), i32(g.Dim), realArg(g.Scale))...)
+	q.launch(k, grid, shared, append(args, i32(g.L), i32(g.Heads), i32(g.Dim), realArg(g.Scale))...)
 }
 
 // AttentionForward computes y_i = Σ_j p_ij·v_j, p_ij = exp(s_ij − lse_i), s_ij = Scale·q_i·k_j, for each head of each image, and

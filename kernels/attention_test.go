@@ -11,22 +11,23 @@ import (
 )
 
 // attend runs the forward pass on the host device and returns y and lse; before launches, spoil may change the inputs.
-func attend(t *testing.T, spec string, g Attention, spoil func(q, k, v []float32)) (y, lse []float32) {
+func attend(t *testing.T, on attentionSpec, g Attention, spoil func(q, k, v []float64)) (y, lse []float64) {
 	t.Helper()
 	rows := g.N * g.L * g.Heads * g.Dim
 	rng := rand.New(rand.NewPCG(1, 2))
-	in := [3][]float32{}
+	in := [3][]float64{}
 	for i := range in {
-		in[i] = make([]float32, rows)
+		in[i] = make([]float64, rows)
 		for j := range in[i] {
-			in[i][j] = float32(rng.NormFloat64())
+			in[i][j] = rng.NormFloat64()
 		}
 	}
 	spoil(in[0], in[1], in[2])
-	y, lse = make([]float32, rows), make([]float32, g.N*g.Heads*g.L)
-	OnDevice(t, spec, FP32, func(d *gpu.Device, q *Queue) error {
+	bytes := on.precision.Bytes
+	outY, outLse := bytes(make([]float64, rows)), on.precision.AccBytes(make([]float64, g.N*g.Heads*g.L))
+	OnDevice(t, on.spec, on.precision, func(d *gpu.Device, q *Queue) error {
 		var p [5]gpu.Ptr
-		for i, b := range [][]byte{gpu.Bytes(in[0]), gpu.Bytes(in[1]), gpu.Bytes(in[2]), gpu.Bytes(y), gpu.Bytes(lse)} {
+		for i, b := range [][]byte{bytes(in[0]), bytes(in[1]), bytes(in[2]), outY, outLse} {
 			var err error
 			if p[i], err = d.Alloc("attention", int64(len(b))); err != nil {
 				return err
@@ -36,35 +37,43 @@ func attend(t *testing.T, spec string, g Attention, spoil func(q, k, v []float32
 			}
 		}
 		q.AttentionForward(g, p[3], p[4], p[0], p[1], p[2])
-		return errors.Join(q.Err(), q.Stream().Sync(), d.Read(gpu.Bytes(y), p[3]), d.Read(gpu.Bytes(lse), p[4]))
+		return errors.Join(q.Err(), q.Stream().Sync(), d.Read(outY, p[3]), d.Read(outLse, p[4]))
 	})
-	return y, lse
+	return on.precision.Values(outY), on.precision.AccValues(outLse)
 }
 
-var attentionSpecs = []string{"host", "host,tiles=gpu"}
+// attentionSpec is a configuration of the host device with a precision.
+type attentionSpec struct {
+	spec      string
+	precision Precision
+}
+
+func (s attentionSpec) String() string { return s.precision.String() + " on " + s.spec }
+
+var attentionSpecs = []attentionSpec{{"host", FP32}, {"host,tiles=gpu", FP32}, {"host", TF32}, {"host,tiles=gpu", TF32}, {"host", BF16}, {"host,tiles=gpu", BF16}}
 
 // A NaN in a query makes its row NaN, one in a key or value everything of its head; nothing else is touched.
 func TestAttentionNotANumber(t *testing.T) {
-	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	nan, inf := math.NaN(), math.Inf(1)
 	g := Attention{N: 2, L: 101, Heads: 2, Dim: 8, Scale: 0.5}
 	c := g.Heads * g.Dim
 	at := func(image, row, head int) int { return (image*g.L+row)*c + head*g.Dim }
 	for _, test := range []struct {
 		what  string
-		spoil func(q, k, v []float32)
+		spoil func(q, k, v []float64)
 		nan   func(image, row, head int) bool
 	}{
-		{"query", func(q, _, _ []float32) { q[at(1, 70, 1)+3] = nan }, func(i, r, h int) bool { return i == 1 && r == 70 && h == 1 }},
-		{"first key", func(_, k, _ []float32) { k[at(0, 0, 1)] = nan }, func(i, _, h int) bool { return i == 0 && h == 1 }},
-		{"last key", func(_, k, _ []float32) { k[at(0, 100, 0)+7] = nan }, func(i, _, h int) bool { return i == 0 && h == 0 }},
-		{"value", func(_, _, v []float32) {
+		{"query", func(q, _, _ []float64) { q[at(1, 70, 1)+3] = nan }, func(i, r, h int) bool { return i == 1 && r == 70 && h == 1 }},
+		{"first key", func(_, k, _ []float64) { k[at(0, 0, 1)] = nan }, func(i, _, h int) bool { return i == 0 && h == 1 }},
+		{"last key", func(_, k, _ []float64) { k[at(0, 100, 0)+7] = nan }, func(i, _, h int) bool { return i == 0 && h == 0 }},
+		{"value", func(_, _, v []float64) {
 			for d := range g.Dim {
 				v[at(1, 5, 0)+d] = nan
 			}
 		}, func(i, _, h int) bool { return i == 1 && h == 0 }},
-		{"infinite query", func(q, _, _ []float32) { q[at(0, 3, 0)] = inf }, func(i, r, h int) bool { return i == 0 && r == 3 && h == 0 }},
+		{"infinite query", func(q, _, _ []float64) { q[at(0, 3, 0)] = inf }, func(i, r, h int) bool { return i == 0 && r == 3 && h == 0 }},
 		// A score of -infinity is a key that is not seen; a row of them is 0/0.
-		{"row of -infinity", func(q, k, _ []float32) {
+		{"row of -infinity", func(q, k, _ []float64) {
 			for r := range g.L {
 				k[at(0, r, 0)] = 1
 			}
@@ -96,23 +105,24 @@ func TestAttentionNotANumber(t *testing.T) {
 // Keys behind scores of -infinity in whole tiles are as if they were not there.
 func TestAttentionUnseenKeys(t *testing.T) {
 	g := Attention{N: 1, L: 203, Heads: 1, Dim: 4, Scale: 1}
-	inf := float32(math.Inf(1))
+	inf := math.Inf(1)
 	for _, spec := range attentionSpecs {
-		y, lse := attend(t, spec, g, func(q, k, v []float32) {
+		y, lse := attend(t, spec, g, func(q, k, v []float64) {
 			for r := range g.L {
 				q[r*4] = 1
 				k[r*4] = -inf
 			}
 			k[200*4] = 0
-			copy(v[200*4:], []float32{1, 2, 3, 4})
+			copy(v[200*4:], []float64{1, 2, 3, 4})
 		})
 		for i, got := range y {
-			if want := float32(i%4 + 1); got != want {
+			// The largest score's exponent is 0 but for a rounding.
+			if want := float64(i%4 + 1); math.Abs(got-want) > 1e-6*want {
 				t.Fatalf("%s: y[%d] is %v, want %v", spec, i, got, want)
 			}
 		}
 		for i, got := range lse {
-			if math.IsNaN(float64(got)) || math.IsInf(float64(got), 0) {
+			if math.IsNaN(got) || math.IsInf(got, 0) {
 				t.Fatalf("%s: lse[%d] is %v", spec, i, got)
 			}
 		}

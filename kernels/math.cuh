@@ -203,6 +203,15 @@ DEVICE vec<T, N> sqrt(vec<T, N> a) {
   return {__builtin_elementwise_sqrt(a.v)};
 }
 
+// As ex2.approx.ftz: 2^x, results below 2^-126 flush to 0.
+DEVICE float exp2_approx(float x) {
+  const float low = -126.0f, c = x < low ? low : x > 128.0f ? 128.0f : x;
+  const float t = c + 12582912.0f;  // leaves round(c) in the low bits
+  const uint32_t e = bits_as<uint32_t>(t) - (0x4B400000u - 256u), half = e >> 1;
+  const float y = exp((c - (t - 12582912.0f)) * 0.693147181f);
+  return x < low ? 0.0f : y * bits_as<float>((half - 1u) << 23) * bits_as<float>((e - half - 1u) << 23);
+}
+
 #else
 
 // exp(x) = 2^n 2^f: ex2.approx of an integer is exact, and of -1/2 <= f <= 1 good to 2 ulp (PTX ISA).

@@ -23,12 +23,22 @@
 //   cp_async_commit()       makes a group of the thread's copies since the last one
 //   cp_async_wait<N>()      all groups of the thread but its last N have arrived; to show them to others takes a barrier besides
 //   bf16_pair(low, high)    two floats, rounded to the nearest even, as a register of a fragment
+//   tf32_bits(a)            a float, rounded to the nearest tf32, halves away from 0, as a register of a fragment
 //
 // Every lane of the warp must call mma and ldmatrix. On the host device they are a meeting of the warp; products are exact and
 // added to d as a chain of float fused multiply-adds in ascending k. A copy makes its target NaNs (0xff bytes) when it is issued and
 // is done in the wait. A lane reads its row of an ldmatrix before the meeting, as its own.
 #pragma once
 #include "simt.cuh"
+
+// Loops over fragments: a GPU keeps them in registers. ROLLED: loops beside the usual way, short rather than fast.
+#ifdef SIMT_HOST
+#define UNROLL_FRAGMENTS
+#define ROLLED
+#else
+#define UNROLL_FRAGMENTS UNROLL
+#define ROLLED _Pragma("unroll 1")
+#endif
 
 namespace SIMT_VARIANT {
 
@@ -94,6 +104,12 @@ DEVICE uint32_t simt_bf16(float a) {
   return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
 }
 DEVICE uint32_t bf16_pair(float low, float high) { return simt_bf16(high) << 16 | simt_bf16(low); }
+
+DEVICE uint32_t tf32_bits(float a) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &a, 4);
+  return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
+}
 
 #else
 
@@ -183,6 +199,11 @@ DEVICE void cp_async_wait() {
 DEVICE uint32_t bf16_pair(float low, float high) {
   uint32_t r;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+  return r;
+}
+DEVICE uint32_t tf32_bits(float a) {
+  uint32_t r;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(a));
   return r;
 }
 

@@ -91,6 +91,8 @@ DEVICE T simt_from_bits(uint64_t b) {
   simt_from_bits<decltype(v)>(simt::shuffle(simt::Shuffle::down, 0xffffffffu, simt_bits(v), lane, 32, SIMT_SITE))
 #define shfl_idx(v, lane) \
   simt_from_bits<decltype(v)>(simt::shuffle(simt::Shuffle::idx, 0xffffffffu, simt_bits(v), lane, 32, SIMT_SITE))
+// Whether the predicate holds on any lane of the full warp.
+#define any_lane(predicate) (simt::ballot(0xffffffffu, predicate, SIMT_SITE) != 0)
 
 namespace SIMT_VARIANT {
 
@@ -225,6 +227,13 @@ DEVICE T simt_shuffled(T v, uint32_t lane, int mode) {
   T r;
   __builtin_memcpy(&r, &b, 4);
   return r;
+}
+DEVICE bool any_lane(bool predicate) {
+  uint32_t r;
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %1, 0; vote.sync.any.pred p, p, 0xffffffff; selp.u32 %0, 1, 0, p; }"
+               : "=r"(r)
+               : "r"(static_cast<uint32_t>(predicate)));
+  return r != 0;
 }
 }  // namespace SIMT_VARIANT
 #define shfl_idx(v, lane) simt_shuffled(v, lane, 0)

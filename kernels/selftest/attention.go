@@ -14,8 +14,10 @@ type attentionTensors struct {
 	dy, dq, dk, dv, delta []float64
 }
 
-// attention computes y and lse from q, k, v and, where dy is given, the gradients.
-func (a *attentionTensors) compute(g kernels.Attention) {
+// compute makes y and lse from q, k, v and, where dy is given, the gradients. Products read what operand leaves of their inputs; the backward
+// pass reads y as round has stored it.
+func (a *attentionTensors) compute(g kernels.Attention, operand func([]float64) []float64, round func(float64) float64) {
+	q, k, v, dy := operand(a.q), operand(a.k), operand(a.v), operand(a.dy)
 	stride := g.Heads * g.Dim
 	for sequence := range g.N * g.Heads {
 		base := sequence/g.Heads*g.L*stride + sequence%g.Heads*g.Dim
@@ -24,7 +26,7 @@ func (a *attentionTensors) compute(g kernels.Attention) {
 		for i := range g.L {
 			top := math.Inf(-1)
 			for j := range g.L {
-				score[j] = g.Scale * dot(row(a.q, i), row(a.k, j))
+				score[j] = g.Scale * dot(row(q, i), row(k, j))
 				top = math.Max(top, score[j])
 			}
 			sum := 0.0
@@ -34,18 +36,21 @@ func (a *attentionTensors) compute(g kernels.Attention) {
 			a.lse[sequence*g.L+i] = top + math.Log(sum)
 			for j := range g.L {
 				score[j] = math.Exp(score[j]-top) / sum
-				addScaled(row(a.y, i), score[j], row(a.v, j))
+				addScaled(row(a.y, i), score[j], row(v, j))
 			}
 			if a.dy == nil {
 				continue
 			}
-			delta := dot(row(a.dy, i), row(a.y, i))
+			delta := 0.0
+			for d, y := range row(a.y, i) {
+				delta += row(a.dy, i)[d] * round(y)
+			}
 			a.delta[sequence*g.L+i] = delta
 			for j, p := range score {
-				ds := p * (dot(row(a.dy, i), row(a.v, j)) - delta) * g.Scale
-				addScaled(row(a.dq, i), ds, row(a.k, j))
-				addScaled(row(a.dk, j), ds, row(a.q, i))
-				addScaled(row(a.dv, j), p, row(a.dy, i))
+				ds := p * (dot(row(dy, i), row(v, j)) - delta) * g.Scale
+				addScaled(row(a.dq, i), ds, row(k, j))
+				addScaled(row(a.dk, j), ds, row(q, i))
+				addScaled(row(a.dv, j), p, row(dy, i))
 			}
 		}
 	}
@@ -88,7 +93,7 @@ func attentionCase(g kernels.Attention, backward bool) Case {
 			a.dq, a.dk, a.dv = make([]float64, rows), make([]float64, rows), make([]float64, rows)
 		}
 		if !b.timing {
-			a.compute(g)
+			a.compute(g, b.Operand, b.Round)
 		}
 		one := g
 		one.N = 1
@@ -122,25 +127,41 @@ func attentionScale(dim int) float64 { return math.Pow(float64(dim), -0.5) }
 
 func attentionOps() []Op {
 	forward, backward := Op{Name: "attention_forward"}, Op{Name: "attention_backward"}
-	add := func(g kernels.Attention) {
-		forward.Cases = append(forward.Cases, attentionCase(g, false))
+	add := func(g kernels.Attention, large bool) {
+		if g.Scale == 0 {
+			g.Scale = attentionScale(g.Dim)
+		}
+		f, b := attentionCase(g, false), attentionCase(g, true)
+		f.Large, b.Large = large, large
+		forward.Cases = append(forward.Cases, f)
 		// One key has probability 1 whatever the scores: dq and dk are 0, and a difference of two rounded products is all that is left.
-		if c := attentionCase(g, true); g.L > 1 {
-			backward.Cases = append(backward.Cases, c)
+		if g.L > 1 {
+			backward.Cases = append(backward.Cases, b)
 		}
 	}
 	for _, g := range []kernels.Attention{
-		{N: 1, L: 1, Heads: 1, Dim: 5}, {N: 2, L: 1, Heads: 3, Dim: 33}, {N: 3, L: 2, Heads: 1, Dim: 256}, {N: 3, L: 7, Heads: 2, Dim: 1},
-		{N: 2, L: 7, Heads: 3, Dim: 8}, {N: 2, L: 13, Heads: 2, Dim: 12}, {N: 3, L: 49, Heads: 2, Dim: 32}, {N: 1, L: 49, Heads: 1, Dim: 100},
-		{N: 2, L: 64, Heads: 2, Dim: 64}, {N: 1, L: 64, Heads: 1, Dim: 256}, {N: 1, L: 65, Heads: 2, Dim: 33}, {N: 3, L: 65, Heads: 1, Dim: 128},
-		{N: 1, L: 97, Heads: 1, Dim: 65}, {N: 1, L: 196, Heads: 1, Dim: 100}, {N: 2, L: 196, Heads: 2, Dim: 8}, {N: 1, L: 257, Heads: 3, Dim: 5},
-		{N: 1, L: 257, Heads: 1, Dim: 64}, {N: 1, L: 257, Heads: 1, Dim: 256},
+		{N: 1, L: 1, Heads: 1, Dim: 5}, {N: 2, L: 1, Heads: 3, Dim: 33}, {N: 1, L: 1, Heads: 2, Dim: 64}, {N: 3, L: 2, Heads: 1, Dim: 256},
+		{N: 3, L: 7, Heads: 2, Dim: 1}, {N: 2, L: 7, Heads: 3, Dim: 8}, {N: 1, L: 7, Heads: 8, Dim: 64}, {N: 2, L: 7, Heads: 1, Dim: 128},
+		{N: 1, L: 7, Heads: 2, Dim: 160}, {N: 1, L: 7, Heads: 1, Dim: 256}, {N: 2, L: 13, Heads: 2, Dim: 12}, {N: 1, L: 15, Heads: 1, Dim: 129},
+		{N: 1, L: 16, Heads: 2, Dim: 16}, {N: 1, L: 17, Heads: 1, Dim: 255}, {N: 3, L: 31, Heads: 1, Dim: 40}, {N: 2, L: 33, Heads: 5, Dim: 8},
+		{N: 1, L: 33, Heads: 3, Dim: 12}, {N: 2, L: 33, Heads: 1, Dim: 33}, {N: 1, L: 33, Heads: 4, Dim: 40}, {N: 1, L: 33, Heads: 2, Dim: 96},
+		{N: 1, L: 33, Heads: 1, Dim: 160}, {N: 1, L: 33, Heads: 1, Dim: 256}, {N: 3, L: 49, Heads: 2, Dim: 32}, {N: 1, L: 49, Heads: 1, Dim: 100},
+		{N: 1, L: 63, Heads: 2, Dim: 31}, {N: 2, L: 64, Heads: 2, Dim: 64}, {N: 1, L: 64, Heads: 1, Dim: 256}, {N: 1, L: 65, Heads: 8, Dim: 8},
+		{N: 1, L: 65, Heads: 2, Dim: 33}, {N: 1, L: 65, Heads: 3, Dim: 40}, {N: 3, L: 65, Heads: 1, Dim: 128}, {N: 1, L: 65, Heads: 1, Dim: 160},
+		{N: 1, L: 97, Heads: 1, Dim: 65}, {N: 1, L: 127, Heads: 1, Dim: 20}, {N: 1, L: 129, Heads: 1, Dim: 96}, {N: 1, L: 196, Heads: 1, Dim: 100},
+		{N: 2, L: 196, Heads: 2, Dim: 8}, {N: 1, L: 257, Heads: 3, Dim: 5}, {N: 1, L: 257, Heads: 2, Dim: 12}, {N: 1, L: 257, Heads: 1, Dim: 33},
+		{N: 1, L: 257, Heads: 1, Dim: 64},
 	} {
-		g.Scale = attentionScale(g.Dim)
-		add(g)
+		add(g, false)
 	}
-	// Scores so large that the running maximum grows from tile to tile and few keys matter.
-	add(kernels.Attention{N: 1, L: 201, Heads: 2, Dim: 16, Scale: 2})
+	// Scores so large that the running maximum grows from tile to tile and few keys matter; scores of the other sign.
+	add(kernels.Attention{N: 1, L: 201, Heads: 2, Dim: 16, Scale: 2}, false)
+	add(kernels.Attention{N: 1, L: 70, Heads: 1, Dim: 24, Scale: -0.3}, false)
+	for _, g := range []kernels.Attention{
+		{N: 1, L: 257, Heads: 1, Dim: 128}, {N: 1, L: 257, Heads: 1, Dim: 256}, {N: 1, L: 1024, Heads: 1, Dim: 8}, {N: 1, L: 1024, Heads: 1, Dim: 64},
+	} {
+		add(g, true)
+	}
 	for _, g := range []kernels.Attention{{N: 32, L: 49, Heads: 2, Dim: 32}, {N: 8, L: 256, Heads: 1, Dim: 256}} {
 		g.Scale = attentionScale(g.Dim)
 		forward.Bench = append(forward.Bench, attentionCase(g, false))
