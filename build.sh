@@ -182,7 +182,6 @@ precision_flags() {
 kernel_sources() {
   case $1 in
     tf32*) echo kernels/conv.cu kernels/attention.cu ;;
-    bf16*) printf '%s\n' kernels/*.cu | grep -v attention.cu ;;
     *) echo kernels/*.cu ;;
   esac
 }

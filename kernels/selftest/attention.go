@@ -14,10 +14,9 @@ type attentionTensors struct {
 	dy, dq, dk, dv, delta []float64
 }
 
-// compute makes y and lse from q, k, v and, where dy is given, the gradients. Products read what operand leaves of their inputs; the backward
-// pass reads y as round has stored it.
-func (a *attentionTensors) compute(g kernels.Attention, operand func([]float64) []float64, round func(float64) float64) {
-	q, k, v, dy := operand(a.q), operand(a.k), operand(a.v), operand(a.dy)
+// compute makes y and lse from q, k, v and, where dy is given, the gradients. The backward pass reads y as it was stored.
+func (a *attentionTensors) compute(b *Builder, g kernels.Attention) {
+	q, k, v, dy := factors(b, a.q), factors(b, a.k), factors(b, a.v), factors(b, a.dy)
 	stride := g.Heads * g.Dim
 	for sequence := range g.N * g.Heads {
 		base := sequence/g.Heads*g.L*stride + sequence%g.Heads*g.Dim
@@ -43,7 +42,7 @@ func (a *attentionTensors) compute(g kernels.Attention, operand func([]float64) 
 			}
 			delta := 0.0
 			for d, y := range row(a.y, i) {
-				delta += row(a.dy, i)[d] * round(y)
+				delta += row(a.dy, i)[d] * b.Round(y)
 			}
 			a.delta[sequence*g.L+i] = delta
 			for j, p := range score {
@@ -93,7 +92,7 @@ func attentionCase(g kernels.Attention, backward bool) Case {
 			a.dq, a.dk, a.dv = make([]float64, rows), make([]float64, rows), make([]float64, rows)
 		}
 		if !b.timing {
-			a.compute(g, b.Operand, b.Round)
+			a.compute(b, g)
 		}
 		one := g
 		one.N = 1

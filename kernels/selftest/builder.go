@@ -77,18 +77,6 @@ func (b *Builder) RoundAcc(x float64) float64 {
 	return float64(float32(x))
 }
 
-// Operand is v as a matrix product reads it: TF32 takes 10 bits of the fraction, and cuts off the rest.
-func (b *Builder) Operand(v []float64) []float64 {
-	if b.Precision() != kernels.TF32 {
-		return v
-	}
-	cut := make([]float64, len(v))
-	for i, x := range v {
-		cut[i] = float64(math.Float32frombits(math.Float32bits(float32(x)) &^ 0x1fff))
-	}
-	return cut
-}
-
 // Want is the n values that reference returns; where only the time is of interest it is not called.
 func (b *Builder) Want(n int, reference func() []float64) []float64 {
 	if b.timing {

@@ -72,7 +72,7 @@ var nightly = os.Getenv("DDGPU_NIGHTLY") != ""
 // Every operation with the matrix products of tensor cores, on fibers, whose instructions the host device executes by their definition: against
 // the references, and to the same bits in another order.
 func TestTensorCores(t *testing.T) {
-	for _, p := range []kernels.Precision{kernels.TF32} {
+	for _, p := range []kernels.Precision{kernels.TF32, kernels.BF16} {
 		t.Run(p.String(), func(t *testing.T) {
 			o := Options{Seed: rand.Uint64(), PerKernel: 2}
 			if nightly {
