@@ -114,33 +114,35 @@ namespace SIMT_VARIANT {
   (partial, dy, x, partial_stride, images, shard_size, height, width, cin, cout, kh, kw, stride, pad_top, pad_left, out_height, \
    out_width)
 
-// GEOMETRY: threads of a block, rows and columns of its tile, the channel multiple that an aligned entry needs.
-#define CONV_ENTRY(name, op, Tile, aligned, params, args)                                 \
+// GEOMETRY: threads of a block, rows and columns of its tile; what the entry needs: columns and depth (the channels summed over, or Cin of the
+// weight gradient) multiples of so much, no more taps.
+#define CONV_ENTRY(name, op, Tile, aligned, params, args, ...)                            \
   template <class T>                                                                      \
   DEVICE void name##_body params {                                                        \
     op<T, Tile, aligned> args;                                                            \
   }                                                                                       \
   BLOCK_KERNEL_MIN(name, Tile::threads, (aligned || Tile::BN < 64 ? 0 : 1), params, args) \
-  GEOMETRY(name, Tile::threads, Tile::BM, Tile::BN, aligned ? kAligned : 1)
-#define CONV_ENTRIES(kind, Tile, WeightTile, aligned)                                                \
-  CONV_ENTRY(conv_forward_##kind, conv_forward, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS)             \
-  CONV_ENTRY(conv_backward_data_##kind, conv_backward_data, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS) \
-  CONV_ENTRY(conv_backward_weight_##kind, conv_backward_weight, WeightTile, aligned, WEIGHT_PARAMS, WEIGHT_ARGS)
+  GEOMETRY(name, Tile::threads, Tile::BM, Tile::BN, __VA_ARGS__)
+#define CONV_ENTRIES(kind, Tile, WeightTile, aligned, columns, depth, taps)                                                \
+  CONV_ENTRY(conv_forward_##kind, conv_forward, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS, columns, depth, taps)             \
+  CONV_ENTRY(conv_backward_data_##kind, conv_backward_data, Tile, aligned, PIXEL_PARAMS, PIXEL_ARGS, columns, depth, taps) \
+  CONV_ENTRY(conv_backward_weight_##kind, conv_backward_weight, WeightTile, aligned, WEIGHT_PARAMS, WEIGHT_ARGS, columns,  \
+             columns, kAnyTaps)
 
+constexpr int kAnyTaps = 1 << 30;
 #ifdef SIMT_TENSOR
-constexpr int kAligned = kChunk;
-CONV_ENTRIES(large, LargeTensorTile, LargeTensorTile, true)
-CONV_ENTRIES(large_any, MediumTensorTile, MediumTensorTile, false)
-CONV_ENTRIES(medium, MediumTensorTile, MediumTensorTile, true)
-CONV_ENTRIES(small, SmallTensorTile, SmallTensorTile, true)
-CONV_ENTRIES(narrow, NarrowTensorTile, NarrowTensorTile, true)
-CONV_ENTRIES(narrow_any, ThinTensorTile, ThinTensorTile, false)
+#define TENSOR_ENTRIES(kind, Tile) CONV_ENTRIES(kind, Tile, Tile, true, kChunk, Tile::BK, 32)
+TENSOR_ENTRIES(large, LargeTensorTile)
+TENSOR_ENTRIES(medium, MediumTensorTile)
+TENSOR_ENTRIES(small, SmallTensorTile)
+TENSOR_ENTRIES(narrow, NarrowTensorTile)
+CONV_ENTRIES(large_any, MediumTensorTile, MediumTensorTile, false, 1, 1, kAnyTaps)
+CONV_ENTRIES(narrow_any, ThinTensorTile, ThinTensorTile, false, 1, 1, kAnyTaps)
 #else
-constexpr int kAligned = wide;
-CONV_ENTRIES(large, LargeTile, LargeWeightTile, true)
-CONV_ENTRIES(large_any, LargeTile, LargeWeightTile, false)
-CONV_ENTRIES(narrow, NarrowTile, NarrowWeightTile, true)
-CONV_ENTRIES(narrow_any, NarrowTile, NarrowWeightTile, false)
+CONV_ENTRIES(large, LargeTile, LargeWeightTile, true, wide, wide, kAnyTaps)
+CONV_ENTRIES(large_any, LargeTile, LargeWeightTile, false, 1, 1, kAnyTaps)
+CONV_ENTRIES(narrow, NarrowTile, NarrowWeightTile, true, wide, wide, kAnyTaps)
+CONV_ENTRIES(narrow_any, NarrowTile, NarrowWeightTile, false, 1, 1, kAnyTaps)
 #endif
 
 }  // namespace SIMT_VARIANT

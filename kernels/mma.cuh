@@ -20,6 +20,7 @@
 //                           the addresses of lanes 0 ... 15 or 0 ... 7. Four 32-bit values are a row too: lane 4 g + t gets column t.
 //   ldmatrix_x4_trans(r, row)   the same transposed: lane 4 g + t gets rows 2t and 2t + 1 of column g. x2, x1 likewise
 //   cp_async16(shared, global, valid)   16 aligned bytes, zeros where not valid, on their way until cp_async_wait
+//   cp_async16_cached(shared, global, valid)   the same through the first-level cache, for what the block soon reads again
 //   cp_async_commit()       makes a group of the thread's copies since the last one
 //   cp_async_wait<N>()      all groups of the thread but its last N have arrived; to show them to others takes a barrier besides
 //   bf16_pair(low, high)    two floats, rounded to the nearest even, as a register of a fragment
@@ -86,6 +87,7 @@ DEVICE void simt_copy(void* shared, const void* global, bool valid, const simt::
   *static_cast<simt_quad*>(shared) = simt_quad(0xffffffffu);
 }
 #define cp_async16(shared, global, valid) simt_copy(shared, global, valid, SIMT_SITE)
+#define cp_async16_cached(shared, global, valid) simt_copy(shared, global, valid, SIMT_SITE)
 
 DEVICE void cp_async_commit() { simt::async_commit(); }
 
@@ -186,6 +188,12 @@ DEVICE void mma_tf32(float (&d)[M][N][4], const uint32_t (&a)[M][4], const uint3
 
 DEVICE void cp_async16(void* shared, const void* global, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(simt_shared_address(shared)), "l"(global), "r"(valid ? 16 : 0)
+               : "memory");
+}
+DEVICE void cp_async16_cached(void* shared, const void* global, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;"
                :
                : "r"(simt_shared_address(shared)), "l"(global), "r"(valid ? 16 : 0)
                : "memory");

@@ -14,7 +14,7 @@ using ThinTensorTile = TensorTile<128, 16, 32, 16, 1, 2, 4>;
 template <class C, class A, class B, class Output>
 DEVICE void tensor_block(A& a, B& b, const Output& output, int M, int K, int m0, int n0, char* shared) {
   float d[C::TM][C::TN][4];
-  tensor_product<C>(d, a, b, (K + C::BK - 1) / C::BK, shared);
+  tensor_product<C>(d, a, b, (K + C::BK - 1) / C::BK, shared);  // where a step is of one tap, K is whole steps
   output.template write<FragmentsA<C, A::along>>(d, M, m0, n0, shared);
 }
 
@@ -25,14 +25,22 @@ DEVICE void conv_forward(real* y, const real* x, const real* w, const T* bias, c
   SHARED(char, shared, C::STAGES* C::bytes);
   const int M = images * out_height * out_width, K = kh * kw * cin, m0 = blockIdx.x * C::BM, n0 = blockIdx.y * C::BN;
   const Gather<real> g = {x, height, width, cin, out_height, out_width, stride, -pad_top, -pad_left, 1, kh, kw};
-  ImageRows<C, !ALIGNED> a;
-  a.init(g, m0, M);
-  MatrixAcross<C, !ALIGNED> b;
-  b.init(w, K, n0, cout);
   const PixelOutput<C, !ALIGNED> output = {y,   bias,  per_image, residual,   per_image_stride, scale,
                                            pre, stats, silu,      cout,       out_height,       out_width,
                                            1,   0,     0,         out_height, out_width};
-  tensor_block<C>(a, b, output, M, K, m0, n0, shared);
+  if constexpr (ALIGNED) {
+    TapRows<C> a;
+    a.init(g, m0, M);
+    TapMatrix<C> b;
+    b.init(w, kh * kw, cin, n0, cout);
+    tensor_block<C>(a, b, output, M, K, m0, n0, shared);
+  } else {
+    ImageRows<C> a;
+    a.init(g, m0, M);
+    MatrixAcross<C, true> b;
+    b.init(w, K, n0, cout);
+    tensor_block<C>(a, b, output, M, K, m0, n0, shared);
+  }
 }
 
 template <class T, class C, bool ALIGNED>
@@ -51,14 +59,23 @@ DEVICE void conv_backward_data(real* dx, const real* dy, const real* w, const T*
   const Gather<real> g = {
       dy, out_height, out_width, cout, grid_height, grid_width, 1, (oy + pad_top) / stride, (ox + pad_left) / stride,
       -1, taps_y,     taps_x};
-  ImageRows<C, !ALIGNED> a;
-  a.init(g, m0, M);
-  WeightsAlong<C, !ALIGNED> b;
-  b.init(a, w, n0, cin, kw, ky, kx, stride);
   const PixelOutput<C, !ALIGNED> output = {dx,    bias,   per_image, residual,    per_image_stride, scale,  pre,
                                            stats, silu,   cin,       grid_height, grid_width,       stride, oy,
                                            ox,    height, width};
-  tensor_block<C>(a, b, output, M, taps_y * taps_x * cout, m0, n0, shared);
+  const int K = taps_y * taps_x * cout;
+  if constexpr (ALIGNED) {
+    TapRows<C> a;
+    a.init(g, m0, M);
+    TapWeights<C> b;
+    b.init(g, w, n0, cin, kw, ky, kx, stride);
+    tensor_block<C>(a, b, output, M, K, m0, n0, shared);
+  } else {
+    ImageRows<C> a;
+    a.init(g, m0, M);
+    WeightsAlong<C> b;
+    b.init(a, w, n0, cin, kw, ky, kx, stride);
+    tensor_block<C>(a, b, output, M, K, m0, n0, shared);
+  }
 }
 
 // Shard s is images s·shard_size… of the launch; one past the end is empty and its partial is zeros.

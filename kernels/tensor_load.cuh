@@ -1,8 +1,8 @@
 // Loaders of tensor.cuh: they copy a step of A or B from global to shared memory, the threads of a block together.
 //
 // Threads keep to one chunk column of a panel and take every lanes-th row, so that 8 neighbours write one row. init() does the divisions; a
-// step then costs a thread, for each row, an address (one multiply-add) and a predicate: taps change seldom, pixels advance by addition.
-// What lies outside of A or B is 0. With ANY, operands whose channels are no multiple of a chunk are read value by value instead.
+// step then costs a thread, for each row, an address (one multiply-add) and a predicate. What lies outside of A or B is 0. The loaders for any
+// shape, or with ANY, read operands whose channels are no multiple of a chunk value by value.
 #pragma once
 #include "staged.cuh"
 #include "tensor.cuh"
@@ -29,8 +29,136 @@ DEVICE void put_chunk(char* shared, const real (&v)[kChunk]) {
   *reinterpret_cast<Chunk*>(shared) = c;
 }
 
-// A of the forward and of the data gradient: rows are grid pixels, k = (a, b, c).
-template <class C, bool ANY>
+// What comes after a tap: the next one of its row, the first one of the next row, or the first one of all, BK channels further.
+enum class Next { tap, row, block };
+
+// The offset in elements of a tensor that goes along with the taps.
+struct TapOffset {
+  int now, tap, row, block;  // what each Next adds
+  METHOD void advance(Next n) { now += n == Next::block ? block : n == Next::row ? row : tap; }
+};
+
+// A of the forward and of the data gradient where channels are a multiple of BK and there are 32 taps at most: a step is BK channels of one tap,
+// all taps come before the next channels. So the pixels of a tile, which overlap from tap to tap, are read from the first-level cache but
+// once, and a row needs no more than a bit for each tap.
+template <class C>
+struct TapRows {
+  static constexpr bool along = true;
+  using Share = Shares<C, Panel<C::BK, true>, C::BM>;
+  const real* p[Share::rows];     // tap (0, 0) of each row
+  unsigned inside[Share::rows];   // bit t: tap t is in the image
+  int taps_x, taps, b, t, place;  // t: the tap, b: its place in its row
+  TapOffset offset;
+
+  METHOD void init(const Gather<real>& g, int m0, int M) {
+    int y[Share::rows], x[Share::rows];
+    UNROLL for (int r = 0; r < Share::rows; r++) {
+      const int m = m0 + Share::row() + r * Share::lanes;
+      Origin<real> o;
+      o.set(g, Pixel::at(m, g.grid_height, g.grid_width), m < M);
+      p[r] = o.p + Share::column();
+      y[r] = o.y;
+      x[r] = o.x;
+      inside[r] = 0;
+    }
+    taps_x = g.taps_x;
+    taps = g.taps_y * taps_x;
+    for (t = 0; t < taps; t++) {
+      const int dy = t / taps_x * g.direction, dx = t % taps_x * g.direction;
+      UNROLL for (int r = 0; r < Share::rows; r++) {
+        const bool is = static_cast<unsigned>(y[r] + dy) < static_cast<unsigned>(g.height) &&
+                        static_cast<unsigned>(x[r] + dx) < static_cast<unsigned>(g.width);
+        inside[r] |= is ? 1u << t : 0u;
+      }
+    }
+    b = t = 0;
+    const int tap = g.direction * g.channels, line = g.direction * g.width * g.channels;
+    offset = {0, tap, line - (taps_x - 1) * tap, C::BK - (g.taps_y - 1) * line - (taps_x - 1) * tap};
+    place = Share::place();
+  }
+  METHOD void issue(char* stage) const {
+    UNROLL for (int r = 0; r < Share::rows; r++) {
+      cp_async16_cached(stage + place + r * Share::lanes * Share::pitch, p[r] + offset.now, (inside[r] >> t & 1u) != 0);
+    }
+  }
+  METHOD Next advance() {
+    const Next n = t + 1 == taps ? Next::block : b + 1 == taps_x ? Next::row : Next::tap;
+    t = n == Next::block ? 0 : t + 1;
+    b = n == Next::tap ? b + 1 : 0;
+    offset.advance(n);
+    return n;
+  }
+};
+
+// B of the forward with it: BK rows of the weights [taps][channels][N].
+template <class C>
+struct TapMatrix {
+  static constexpr bool along = false;
+  using Share = Shares<C, Panel<C::BN, false>, C::BK>;
+  const real* p;
+  int N, place;
+  bool exists;
+  TapOffset offset;
+
+  METHOD void init(const real* w, int taps, int channels, int n0, int width) {
+    const int n = n0 + Share::column();
+    p = w + static_cast<long long>(Share::row()) * width + n;
+    N = width;
+    exists = n < width;
+    place = Share::place();
+    offset = {0, channels * N, channels * N, (C::BK - (taps - 1) * channels) * N};
+  }
+  template <class A>
+  METHOD void issue(char* stage, const A& a) const {
+    (void)a;
+    if (Share::idle()) return;
+    UNROLL for (int r = 0; r < Share::rows; r++) {
+      cp_async16(stage + place + r * Share::lanes * Share::pitch, p + (offset.now + r * Share::lanes * N), exists);
+    }
+  }
+  template <class A>
+  METHOD void advance(const A& a, Next n) {
+    (void)a;
+    offset.advance(n);
+  }
+};
+
+// B of the data gradient with it. Tap (a, b) of the gather is tap (first_y + a·stride, first_x + b·stride) of the weights
+// [KH][KW][N][channels].
+template <class C>
+struct TapWeights {
+  static constexpr bool along = true;
+  using Share = Shares<C, Panel<C::BK, true>, C::BN>;
+  const real* p;
+  int rows, channels, place;  // rows: from the thread's first on
+  TapOffset offset;
+
+  METHOD void init(const Gather<real>& g, const real* w, int n0, int width, int kw, int ky, int kx, int s) {
+    channels = g.channels;
+    rows = width - n0 - Share::row();
+    p = w + static_cast<long long>((ky * kw + kx) * width + n0 + Share::row()) * channels + Share::column();
+    const int tap = s * width * channels, line = kw * tap;
+    offset = {0, tap, line - (g.taps_x - 1) * tap, C::BK - (g.taps_y - 1) * line - (g.taps_x - 1) * tap};
+    place = Share::place();
+  }
+  template <class A>
+  METHOD void issue(char* stage, const A& a) const {
+    (void)a;
+    if (Share::idle()) return;
+    UNROLL for (int r = 0; r < Share::rows; r++) {
+      cp_async16(stage + place + r * Share::lanes * Share::pitch, p + (offset.now + r * Share::lanes * channels),
+                 rows > r * Share::lanes);
+    }
+  }
+  template <class A>
+  METHOD void advance(const A& a, Next n) {
+    (void)a;
+    offset.advance(n);
+  }
+};
+
+// A of the forward and of the data gradient for any channels and taps: rows are grid pixels, k = (a, b, c).
+template <class C>
 struct ImageRows {
   static constexpr bool along = true;
   using Share = Shares<C, Panel<C::BK, true>, C::BM>;
@@ -62,7 +190,7 @@ struct ImageRows {
     UNROLL for (int r = 0; r < Share::rows; r++) inside |= sees(origins[r], s) ? 1u << r : 0u;
   }
   METHOD void issue(char* stage) {
-    if (ANY && g.channels % kChunk != 0) {
+    if (g.channels % kChunk != 0) {
       values(stage);
     } else {
       UNROLL for (int r = 0; r < Share::rows; r++) {
@@ -209,9 +337,8 @@ struct MatrixAcross {
   }
 };
 
-// B of the data gradient: k = (a, b, c) of the gather, c an output channel, n an input channel. Tap (a, b) of the gather is tap
-// (first_y + a·stride, first_x + b·stride) of the weights [KH][KW][N][channels]. The taps of a thread's chunks are those of A's.
-template <class C, bool ANY>
+// B of the data gradient with ImageRows: k = (a, b, c), c an output channel, n an input channel. The taps of a thread's chunks are those of A's.
+template <class C>
 struct WeightsAlong {
   static constexpr bool along = true;
   using Share = Shares<C, Panel<C::BK, true>, C::BN>;
@@ -239,7 +366,7 @@ struct WeightsAlong {
     if (Share::idle()) return;
     UNROLL for (int r = 0; r < Share::rows; r++) {
       char* const to = stage + place + r * Share::lanes * Share::pitch;
-      if (ANY && channels % kChunk != 0) {
+      if (channels % kChunk != 0) {
         real v[kChunk];
         Tap t = a.tap;
         UNROLL for (int e = 0; e < kChunk; e++) {

@@ -58,6 +58,48 @@ var convShapes = []kernels.Conv{
 	conv(1, 6, 7, 272, 48, 3, 3, 1, two),
 }
 
+// convGeometries are images, kernels, strides and paddings, those with more than 64 pixels first, so that tiles of tensor cores for large and for
+// small images have all kinds.
+var convGeometries = []func(n, cin, cout int) kernels.Conv{
+	func(n, cin, cout int) kernels.Conv { return conv(n, 9, 8, cin, cout, 3, 3, 1, one) },
+	func(n, cin, cout int) kernels.Conv { return conv(n, 11, 7, cin, cout, 1, 1, 1, none) },
+	func(n, cin, cout int) kernels.Conv { return conv(n, 17, 18, cin, cout, 3, 3, 2, rightBottom) },
+	func(n, cin, cout int) kernels.Conv { return conv(n, 5, 14, cin, cout, 5, 5, 1, two) },
+	func(n, cin, cout int) kernels.Conv { return conv(n, 9, 9, cin, cout, 2, 3, 1, [4]int{1, 2, 0, 0}) },
+	func(n, cin, cout int) kernels.Conv { return conv(n, 4, 4, cin, cout, 3, 3, 1, one) },
+	func(n, cin, cout int) kernels.Conv { return conv(n, 8, 7, cin, cout, 1, 1, 1, none) },
+	func(n, cin, cout int) kernels.Conv { return conv(n, 8, 8, cin, cout, 3, 3, 2, rightBottom) },
+	func(n, cin, cout int) kernels.Conv { return conv(n, 3, 5, cin, cout, 5, 5, 1, two) },
+	func(n, cin, cout int) kernels.Conv { return conv(n, 7, 7, cin, cout, 7, 7, 1, [4]int{3, 3, 3, 3}) },
+}
+
+// mixedShapes are pairs of channel counts, each with geometries in turn: odd ones, and for tensor cores those that fill whole steps of `depth`
+// channels with columns below, at and beyond each tile's. turned swaps input and output.
+func mixedShapes(turned bool) []kernels.Conv {
+	var shapes []kernels.Conv
+	add := func(n, depth, columns, geometry int) {
+		if turned {
+			depth, columns = columns, depth
+		}
+		shapes = append(shapes, convGeometries[geometry%len(convGeometries)](n, depth, columns))
+	}
+	odd := []int{1, 3, 5, 8, 12, 17, 24, 96, 100, 320}
+	for i, depth := range odd {
+		for j, columns := range odd {
+			add(1+(i+j)%5*40/(40+min(depth, columns)), depth, columns, 3*i+j)
+		}
+	}
+	for i, depth := range []int{32, 64, 96, 160, 320} {
+		for j, columns := range []int{8, 24, 40, 72, 96, 104, 128, 136, 224, 232} {
+			add(1+(i+j)%3*40/(40+min(depth, columns)), depth, columns, (i+j)%5)
+			if depth%64 == 0 {
+				add(1+(i+j)%5, depth, columns, 5+(i+j)%4)
+			}
+		}
+	}
+	return shapes
+}
+
 var linearShapes = []kernels.Conv{
 	kernels.Linear(5, 33, 18), kernels.Linear(1, 8, 32), kernels.Linear(67, 32, 128), kernels.Linear(131, 48, 66), kernels.Linear(3, 1, 1),
 }
@@ -363,6 +405,10 @@ var epilogueShapes = []kernels.Conv{
 	conv(2, 8, 6, 16, 16, 3, 3, 2, rightBottom),
 	conv(3, 7, 8, 48, 48, 3, 3, 1, one),
 	kernels.Linear(7, 32, 48),
+	conv(3, 7, 6, 64, 64, 3, 3, 1, one),
+	conv(2, 11, 9, 32, 32, 3, 3, 1, one),
+	conv(1, 10, 9, 64, 96, 1, 1, 1, none),
+	conv(1, 10, 9, 96, 64, 3, 3, 1, one),
 }
 
 func convOps() []Op {
@@ -373,6 +419,17 @@ func convOps() []Op {
 		for _, s := range shardsOf(g.N) {
 			weight = append(weight, convBackwardWeightCase(g, s))
 		}
+	}
+	large := func(c Case) Case {
+		c.Large = true
+		return c
+	}
+	for _, g := range mixedShapes(false) {
+		forward = append(forward, large(convForwardCase(g, parts{})))
+		weight = append(weight, large(convBackwardWeightCase(g, shardsOf(g.N)[0])))
+	}
+	for _, g := range mixedShapes(true) {
+		data = append(data, large(convBackwardDataCase(g, parts{})))
 	}
 	// More images than the shapes above, so that shards are of one image, short, or empty.
 	for _, s := range []kernels.Shards{{Count: 8, Size: 1}, {Count: 4, Size: 2}, {Count: 4, Size: 3}, {Count: 1, Size: 8}} {
@@ -387,9 +444,9 @@ func convOps() []Op {
 	}
 	// Statistics of tiles that are parts of an image, whole images, several images; of a batch that fills no tile.
 	for _, g := range []kernels.Conv{
-		conv(2, 16, 8, 16, 40, 3, 3, 1, one), conv(1, 16, 16, 8, 72, 3, 3, 1, one), conv(3, 8, 8, 16, 40, 3, 3, 1, one),
-		conv(3, 8, 8, 32, 72, 1, 1, 1, none), conv(5, 4, 4, 24, 136, 3, 3, 1, one), conv(2, 16, 8, 24, 136, 3, 3, 1, one),
-		conv(3, 8, 8, 8, 64, 3, 3, 2, one), conv(2, 16, 8, 3, 17, 3, 3, 1, one), conv(2, 16, 8, 16, 12, 3, 3, 1, one),
+		conv(2, 16, 8, 32, 40, 3, 3, 1, one), conv(1, 16, 16, 32, 72, 3, 3, 1, one), conv(3, 8, 8, 64, 40, 3, 3, 1, one),
+		conv(3, 8, 8, 64, 72, 1, 1, 1, none), conv(5, 4, 4, 64, 136, 3, 3, 1, one), conv(2, 16, 8, 32, 104, 3, 3, 1, one),
+		conv(3, 8, 8, 64, 64, 3, 3, 2, one), conv(2, 16, 8, 3, 17, 3, 3, 1, one), conv(2, 16, 8, 32, 24, 3, 3, 1, one),
 	} {
 		for _, p := range []parts{{bias: true, stats: true}, {bias: true, perImage: true, residual: true, scale: true, stats: true}} {
 			forward = append(forward, convForwardCase(g, p))
