@@ -46,3 +46,22 @@ func once[T comparable](list []T, v T) []T {
 	}
 	return append(list, v)
 }
+
+// FLOPs is the arithmetic of products in a forward pass of one image, two for each multiply-add: convolutions, matrices, attention.
+func (g *Graph) FLOPs() float64 {
+	sum := 0.0
+	for _, n := range g.nodes {
+		switch op := n.op.(type) {
+		case conv:
+			one := op.shape
+			one.N = 1
+			pixels := float64(one.OH * one.OW)
+			one.OH, one.OW = 1, 1
+			sum += pixels * one.FLOPs()
+		case attention:
+			a := op.shape
+			sum += 4 * float64(a.L) * float64(a.L) * float64(a.Heads*a.Dim)
+		}
+	}
+	return sum
+}

@@ -149,3 +149,14 @@ func TestOperations(t *testing.T) {
 		}
 	}
 }
+
+// 6.22 billion multiply-adds, as the paper's network is quoted with.
+func TestFLOPs(t *testing.T) {
+	g, err := NewUNet2D(CIFAR10DDPM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gmac := g.FLOPs() / 2e9; gmac < 6 || gmac > 6.5 {
+		t.Errorf("%.3f GMAC, want 6.2", gmac)
+	}
+}
