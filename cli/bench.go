@@ -49,7 +49,7 @@ Examples:
 			hangFlag(),
 		}, pytorchFlags()...),
 		Action:      bench,
-		Subcommands: []*cli.Command{benchStepCommand()},
+		Subcommands: []*cli.Command{benchStepCommand(), benchScalingCommand()},
 	}
 }
 

@@ -220,25 +220,6 @@ type whole struct {
 func (w *whole) files() (inputs, reference string) { return w.v.arrays() }
 func (w *whole) bytes() int64                      { return w.taken }
 
-// memoryOf is how much device memory f takes.
-func (v *versus) memoryOf(f func() error) (int64, error) {
-	var before, after int64
-	free := func(to *int64) error {
-		return v.device.Do(func() (err error) {
-			*to, _, err = v.device.MemInfo()
-			return err
-		})
-	}
-	err := free(&before)
-	if err == nil {
-		err = f()
-	}
-	if err == nil {
-		err = free(&after)
-	}
-	return before - after, err
-}
-
 // training is our side of train_step: whole steps of the trainer. What is compared before is every gradient of the network.
 type training struct {
 	whole
@@ -283,7 +264,7 @@ func newTraining(v *versus) (contender, error) {
 		return nil, err
 	}
 	set := noiseImages{data.Shape{H: in.H, W: in.W, C: in.C}, c.Classes()}
-	t.taken, err = v.memoryOf(func() error {
+	t.taken, err = memoryTaken(v.device, func() error {
 		t.trainer, err = diffusion.NewTrainer(v.machine, c, set, nil)
 		return err
 	})
@@ -359,7 +340,7 @@ func newSampling(v *versus) (contender, error) {
 	}
 	model := *v.model
 	model.Config = v.samplingConfig()
-	if d.taken, err = v.memoryOf(func() (err error) {
+	if d.taken, err = memoryTaken(v.device, func() (err error) {
 		d.generator, err = diffusion.NewGenerator(v.machine, &model, v.sampling)
 		return err
 	}); err != nil {

@@ -20,6 +20,7 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgimg"
 
 	"ddgpu/cli/pytorch"
 	"ddgpu/diffusion"
@@ -191,11 +192,10 @@ func versusChart(w io.Writer, c diffusion.Config, rows []versusRow) error {
 	p.Y.Tick.Label.Font.Size = vg.Points(7)
 	p.Y.Min, p.Y.Max = -1, float64(len(rows))
 	p.Add(plotter.NewGrid(), ratioBars(rows))
-	height := vg.Length(len(rows)+8) * 0.42 * vg.Centimeter
-	image, err := p.WriterTo(26*vg.Centimeter, height, "png")
-	if err == nil {
-		_, err = image.WriteTo(w)
-	}
+	canvas := vgimg.New(28*vg.Centimeter, vg.Length(len(rows)+8)*0.42*vg.Centimeter)
+	margin := vg.Points(18) // the plot measures long labels a little too narrow
+	p.Draw(draw.Crop(draw.New(canvas), margin, -margin/2, margin/4, -margin/4))
+	_, err := vgimg.PngCanvas{Canvas: canvas}.WriteTo(w)
 	return err
 }
 
