@@ -24,7 +24,7 @@ type replica struct {
 	weights, moment1, moment2, ema gpu.Ptr
 	matrices                       gpu.Ptr   // the weights rounded, or 0
 	partial                        gpu.Ptr   // one arena for each shard of a launch
-	nodes                          []gpu.Ptr // pending nodes of the tree over micro-batches; the last becomes the gradient
+	nodes                          []gpu.Ptr // pending nodes of the tree over micro-batches, one after another; the last becomes the gradient
 	exchange                       exchange
 
 	roots, lossOf, scratch gpu.Ptr
@@ -77,18 +77,18 @@ func (r *replica) build(noise *schedule.Schedule, devices int) (err error) {
 		{&r.weights, "the parameters", arena}, {&r.moment1, "Adam's first moment", arena}, {&r.moment2, "Adam's second moment", arena},
 		{&r.ema, "the averaged weights", arena}, {&r.partial, "the gradients of shards", arena * int64(part.Shards.Count)},
 		{&r.roots, "the noise schedule", int64(2 * noise.T())}, {&r.lossOf, "the losses", int64(max(part.Count, 1))},
-		{&r.scratch, "the gradient's norm", kernels.GradNormScratch(arena)},
+		{&r.scratch, "the gradient's norm", kernels.GradNormScratch(arena)}, {&r.nodes[0], "the gradients", arena * int64(len(r.nodes))},
 	}
 	if r.matrices, err = r.pool.matrices(arena); err != nil {
 		return err
-	}
-	for i := range r.nodes {
-		reservations = append(reservations, reservation{&r.nodes[i], "the gradients", arena})
 	}
 	for _, v := range reservations {
 		if *v.at, err = r.sums(v.what, v.count); err != nil {
 			return err
 		}
+	}
+	for i := range r.nodes {
+		r.nodes[i] = r.at(r.nodes[0], int64(i)*arena)
 	}
 	for i := range r.slots {
 		if err = r.slots[i].build(&r.pool, count, r.config.imageShape().Bytes()); err != nil {
@@ -269,7 +269,7 @@ func (r *replica) addToTree(m, shards int) {
 		if j == level-1 {
 			to = r.nodes[level]
 		}
-		q.Add(arena, to, r.nodes[j], last)
+		q.TreeSum(2, arena, to, r.nodes[j], int64(len(r.nodes)-1-j)*arena) // node j and the last
 	}
 }
 

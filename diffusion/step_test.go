@@ -48,13 +48,16 @@ func trainAhead(t *testing.T, spec string, c Config) (o outcome) {
 // TestAheadIsTheSame: steps that are queued while others run have the bits of steps that are waited for one by one. A lazy device runs only
 // what something waits for, so that a missing wait between the streams leaves its memory as it was.
 func TestAheadIsTheSame(t *testing.T) {
-	for _, micro := range []int{1, 2} {
+	for _, v := range []struct {
+		precision string
+		micro     int
+	}{{"fp32", 1}, {"fp32", 2}, {"bf16", 1}} {
 		c := tiny()
-		c.Train.MicroBatches = micro
+		c.Precision, c.Train.MicroBatches = v.precision, v.micro
 		want := train(t, "host:1", c, 0)
 		for _, spec := range []string{"host:1", "host:1,lazy", "host:2", "host:2,lazy", "host:4", "host:4,lazy"} {
 			if diff := same(want, trainAhead(t, spec, c)); diff != "" {
-				t.Errorf("%s, %d micro-batches: %s", spec, micro, diff)
+				t.Errorf("%s, %s, %d micro-batches: %s", spec, v.precision, v.micro, diff)
 			}
 		}
 	}

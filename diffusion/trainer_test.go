@@ -152,22 +152,28 @@ func same(a, b outcome) string {
 // Activations that are computed again, dropout's masks among them, change nothing but the memory.
 func TestRecomputeIsTheSame(t *testing.T) {
 	c := tiny()
-	want := train(t, "host:1", c, 0)
 	kept := must(PlanMemory(c, 1))(t)
-	for _, micro := range []int{1, 4} {
-		again := c
-		again.Train.Recompute, again.Train.MicroBatches = true, micro
-		if diff := same(want, train(t, "host:2", again, 3)); diff != "" {
-			t.Errorf("%d micro-batches: %s", micro, diff)
+	for _, precision := range []string{"fp32", "bf16"} {
+		c := c
+		c.Precision = precision
+		want := train(t, "host:1", c, 0)
+		for _, micro := range []int{1, 4} {
+			again := c
+			again.Train.Recompute, again.Train.MicroBatches = true, micro
+			if diff := same(want, train(t, "host:2", again, 3)); diff != "" {
+				t.Errorf("%s, %d micro-batches: %s", precision, micro, diff)
+			}
 		}
 	}
 	// The GPU's convolutions leave the statistics that group norm takes, also when it runs again.
-	tensor := c
-	tensor.Precision, tensor.Train.Steps, tensor.Model.BlockOutChannels = "tf32", 2, []int{16, 32}
-	want = train(t, "host:1,tiles=gpu", tensor, 0)
-	tensor.Train.Recompute = true
-	if diff := same(want, train(t, "host:1,tiles=gpu", tensor, 0)); diff != "" {
-		t.Errorf("tf32: %s", diff)
+	for _, precision := range []string{"tf32", "bf16"} {
+		tensor := c
+		tensor.Precision, tensor.Train.Steps, tensor.Model.BlockOutChannels = precision, 2, []int{16, 32}
+		want := train(t, "host:1,tiles=gpu", tensor, 0)
+		tensor.Train.Recompute = true
+		if diff := same(want, train(t, "host:1,tiles=gpu", tensor, 0)); diff != "" {
+			t.Errorf("%s on tensor cores: %s", precision, diff)
+		}
 	}
 	c.Train.Recompute = true
 	again := must(PlanMemory(c, 1))(t)
@@ -178,9 +184,12 @@ func TestRecomputeIsTheSame(t *testing.T) {
 
 // The promise of the product: the same bits however the work is divided, resumed or not. A batch of 13 leaves short and empty shards.
 func TestSameBitsHoweverDivided(t *testing.T) {
-	for _, batch := range []int{16, 13, 5} {
+	for _, of := range []struct {
+		batch     int
+		precision string
+	}{{16, "fp32"}, {13, "fp32"}, {5, "fp32"}, {13, "bf16"}} {
 		c := tiny()
-		c.Train.Batch = batch
+		c.Train.Batch, c.Precision = of.batch, of.precision
 		want := train(t, "host:1", c, 0)
 		for _, variation := range []struct {
 			spec  string
@@ -193,7 +202,7 @@ func TestSameBitsHoweverDivided(t *testing.T) {
 			d := c
 			d.Train.MicroBatches = variation.micro
 			if diff := same(want, train(t, variation.spec, d, variation.stop)); diff != "" {
-				t.Errorf("batch %d, %s, %d micro-batches, resumed at %d: %s", batch, variation.spec, variation.micro, variation.stop, diff)
+				t.Errorf("batch %d, %s, %s, %d micro-batches, resumed at %d: %s", of.batch, of.precision, variation.spec, variation.micro, variation.stop, diff)
 			}
 		}
 	}
