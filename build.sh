@@ -17,6 +17,7 @@ usage: ./build.sh [WORD] [ARGUMENTS]
   ptx-check  build, then assemble the kernels for sm_70 ... sm_90: registers, shared memory, spills, blocks; needs no GPU
   sass-report
              build, then disassemble the kernels for sm_80 ... sm_90: what bounds them, and what a training step takes at best on three GPUs
+             (--docs writes that into docs/predicted-performance.md)
   sass-check fail where a kernel spills or its main loop has fewer matrix instructions than kernels/sassreport/shares.txt says
              (--update writes that file)
   gpu-check  build where there is a compiler, then check and time everything on the GPUs, in a short form on the host device where there is
@@ -382,18 +383,33 @@ ptx_check() {
   go run ./kernels/ptxcheck -ptxas "$ptxas" -registers "$table" kernels/ptx/*/*.ptx
 }
 
-sass_report() {
-  build
-  sass -step build/step.json
-}
-
-# sass ARGUMENTS: the report over all builds, and the launches of a training step in build/step.json.
+# sass ARGUMENTS: the report over all builds, with the launches of a training step in each precision.
 sass() {
-  local ptxas nvdisasm
+  local ptxas nvdisasm precision steps=""
   ptxas=$(ptxas_path)
   nvdisasm=$(nvdisasm_path)
-  bin/ddgpu launches --preset cifar10-ddpm --json >build/step.json
-  go run ./kernels/sassreport -ptxas "$ptxas" -nvdisasm "$nvdisasm" "$@" kernels/ptx/*/*.ptx
+  for precision in bf16 tf32 fp32; do
+    bin/ddgpu launches --preset cifar10-ddpm --precision $precision --json >build/step-$precision.json
+    steps+=,build/step-$precision.json
+  done
+  go run ./kernels/sassreport -ptxas "$ptxas" -nvdisasm "$nvdisasm" -step "${steps#,}" "$@" kernels/ptx/*/*.ptx
+}
+
+# With --docs, what docs/predicted-performance.md holds of the report is written anew.
+sass_report() {
+  local page=docs/predicted-performance.md
+  build
+  if [ "${1:-}" != --docs ]; then
+    sass
+    return
+  fi
+  {
+    sed '/^Written by/q' $page
+    printf '\n```\n'
+    sass -builds bf16 -kernels '^(conv|attention|groupnorm)' -archs sm_80,sm_89,sm_90
+    echo '```'
+  } >build/page.md
+  mv build/page.md $page
 }
 
 # The chips that have bf16 and are the furthest apart.
@@ -402,7 +418,7 @@ sass_check() {
   [ "${1:-}" != --update ] || update=-update
   build
   # shellcheck disable=SC2086 # nothing, or one word
-  sass -archs sm_80,sm_90 -step build/step.json -check kernels/sassreport/shares.txt $update
+  sass -archs sm_80,sm_90 -check kernels/sassreport/shares.txt $update
 }
 
 # A machine with GPUs may have no compilers: there bin/ddgpu, carried to it with testdata/, is checked as it is.
@@ -422,7 +438,7 @@ case $word in
   lint) lint ;;
   bench) bench "$@" ;;
   ptx-check) ptx_check ;;
-  sass-report) sass_report ;;
+  sass-report) sass_report "$@" ;;
   sass-check) sass_check "$@" ;;
   gpu-check) gpu_check "$@" ;;
   help | -h | --help) usage ;;

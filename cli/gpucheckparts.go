@@ -213,8 +213,8 @@ func (g *gpuCheck) train(ctx context.Context) (section, error) {
 		text := fmt.Sprintf("| %s | %d | %.4f | %+.2f%% | %.4f | %.0f |\n", precision, steps, head, 100*off, tail, t.rate)
 		return fmt.Sprintf("loss %.4f, %.0f images/s", tail, t.rate), text, err
 	})
-	s.text = fmt.Sprintf("Loss: the mean of the first %d steps, which may be %.0f%% from fp32's, and of the last %d, at most %.2f.\n\n", min(lossHead, steps),
-		100*lossSlack, lossTail, bound) + "| precision | steps | first | from fp32 | last | images/s |\n|---|---|---|---|---|---|\n" + s.text
+	s.text = fmt.Sprintf("Loss: the mean of the first %d steps, which may be %.0f%% from fp32's, and of the last %d, at most %.2f.\n\n",
+		min(lossHead, steps), 100*lossSlack, lossTail, bound) + "| precision | steps | first | from fp32 | last | images/s |\n|---|---|---|---|---|---|\n" + s.text
 	return s, err
 }
 
@@ -259,12 +259,16 @@ func (g *gpuCheck) same(ctx context.Context) (section, error) {
 		}
 		return line, fmt.Sprintf("| %s | `%s` | `%s` |\n", precision, a.hash, b.hash), err
 	})
-	s.text = fmt.Sprintf("Hash of the checkpoint after %d steps of the quickstart.\n\n| precision | %s | %s |\n|---|---|---|\n", sameSteps, one, several) + s.text
+	s.text = fmt.Sprintf("Hash of the checkpoint after %d steps of the quickstart.\n\n", sameSteps) +
+		fmt.Sprintf("| precision | %s | %s |\n|---|---|---|\n", one, several) + s.text
 	return s, err
 }
 
 // sanitized are the operations that the sanitizer sees: what has tiles, shared memory and barriers.
-var sanitized = []string{"conv_forward", "conv_backward_data", "conv_backward_weight", "attention_forward", "attention_backward", "groupnorm_forward", "groupnorm_backward", "pixel_sum"}
+var sanitized = []string{
+	"conv_forward", "conv_backward_data", "conv_backward_weight", "attention_forward", "attention_backward", "groupnorm_forward", "groupnorm_backward",
+	"pixel_sum",
+}
 
 func (g *gpuCheck) sanitizer(ctx context.Context) (section, error) {
 	if g.host() {
@@ -315,8 +319,8 @@ func (g *gpuCheck) bench(ctx context.Context) (section, error) {
 		var text strings.Builder
 		var line []string
 		for _, r := range rows {
-			fmt.Fprintf(&text, "| %s | %s | %s | %.4g %s | %.2g | %s | %s | %s |\n", precision, r.Name, r.Shape, r.Value, r.Unit, r.Spread, rateText(r.GBPerSecond),
-				rateText(r.GFLOPsPerSecond), shareText(r.OfPeak))
+			fmt.Fprintf(&text, "| %s | %s | %s | %.4g %s | %.2g | %s | %s | %s |\n", precision, r.Name, r.Shape, r.Value, r.Unit, r.Spread,
+				rateText(r.GBPerSecond), rateText(r.GFLOPsPerSecond), shareText(r.OfPeak))
 			if r.Name == trainStep || r.Name == sampleStep {
 				line = append(line, fmt.Sprintf("%s %.0f images/s", r.Name, r.Value))
 			}

@@ -58,7 +58,8 @@ func convCost(l launch, geometry []int, real float64) (cost, bool) {
 	taps := float64(c.KH * c.KW)
 	x, y := float64(c.N*c.H*c.W*c.Cin), float64(c.N*c.OH*c.OW*c.Cout)
 	w := taps * float64(c.Cin*c.Cout)
-	out := cost{FLOPs: 2 * y * taps * float64(c.Cin), Side: c.OH, Shape: fmt.Sprintf("%dx%d %4d ->%4d at %2dx%-2d", c.KH, c.KW, c.Cin, c.Cout, c.OH, c.OW)}
+	out := cost{FLOPs: 2 * y * taps * float64(c.Cin), Side: c.OH}
+	out.Shape = fmt.Sprintf("%dx%d %4d ->%4d at %2dx%-2d", c.KH, c.KW, c.Cin, c.Cout, c.OH, c.OW)
 	if c.Stride > 1 {
 		out.Shape += fmt.Sprintf(" /%d", c.Stride)
 	}

@@ -76,15 +76,15 @@ func (s step) builds() []string {
 	return []string{"sm_70"}
 }
 
-var geometryPattern = regexp.MustCompile(`(?m)^\.visible .*\.b8 (\w+)_geometry\[\d+\] = \{([\d, ]*)\}|^\.visible .*\.(?:u32|s32|b32) (\w+)_geometry\[\d+\] = \{([\d, ]*)\}`)
+var geometryPattern = regexp.MustCompile(`(?m)^\.visible .*\.(b8|u32|s32|b32) (\w+)_geometry\[\d+\] = \{([\d, ]*)\}`)
 
 // geometries reads the tables that tell a launcher a kernel's block and tile: 32-bit integers, written byte by byte or as such.
 func geometries(ptx []byte) map[string][]int {
 	tables := map[string][]int{}
 	for _, m := range geometryPattern.FindAllSubmatch(ptx, -1) {
-		name, list, perInt := string(m[1]), string(m[2]), 4
-		if name == "" {
-			name, list, perInt = string(m[3]), string(m[4]), 1
+		name, list, perInt := string(m[2]), string(m[3]), 1
+		if string(m[1]) == "b8" {
+			perInt = 4
 		}
 		var table []int
 		for i, word := range strings.Split(list, ",") {

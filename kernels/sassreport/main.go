@@ -23,11 +23,13 @@ func main() {
 	flag.StringVar(&o.assembler, "ptxas", "ptxas", "the assembler")
 	flag.StringVar(&o.disassembler, "nvdisasm", "nvdisasm", "the disassembler")
 	archs := flag.String("archs", "sm_80,sm_86,sm_89,sm_90", "the architectures, `LIST` with commas")
-	flag.StringVar(&o.check, "check", "", "print no report; fail on a kernel that spills, or has fewer matrix instructions in its main loop than `FILE` says, or whose cost in -step is not known")
+	flag.StringVar(&o.check, "check", "", "print no report; fail on a kernel that spills, or has fewer matrix instructions in its main loop "+
+		"than `FILE` says, or whose cost in -step is not known")
 	flag.BoolVar(&o.update, "update", false, "write the file of -check anew")
 	only := flag.String("kernels", "", "list the main loops of kernels whose names match `EXPRESSION` alone")
 	builds := flag.String("builds", "", "and of builds that match `EXPRESSION`")
-	flag.StringVar(&o.step, "step", "", "predict the training step whose launches `FILE` holds, as ddgpu launches --json prints them")
+	flag.StringVar(&o.step, "step", "", "predict training steps, whose launches `FILES` hold as ddgpu launches --json prints them, with "+
+		"commas; the first in full")
 	flag.Parse()
 	o.archs, o.files = strings.Split(*archs, ","), flag.Args()
 	var err error
@@ -54,11 +56,13 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	var s step
-	if o.step != "" {
-		if s, err = readStep(o.step); err != nil {
+	var steps []step
+	for _, path := range strings.FieldsFunc(o.step, func(r rune) bool { return r == ',' }) {
+		s, err := readStep(path)
+		if err != nil {
 			return err
 		}
+		steps = append(steps, s)
 	}
 	if o.check == "" {
 		var listed []kernel
@@ -67,11 +71,15 @@ func run(o options) error {
 				listed = append(listed, k)
 			}
 		}
-		if err := writeKernels(os.Stdout, listed); err != nil || o.step == "" {
+		if err := writeKernels(os.Stdout, listed); err != nil {
 			return err
 		}
-		fmt.Println()
-		return writeStep(os.Stdout, kernels, s)
+		for i, s := range steps {
+			if err := writeStep(os.Stdout, kernels, s, i == 0); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	if o.update {
 		if err := writeShares(o.check, kernels); err != nil {
@@ -82,8 +90,13 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	guessed, err := checkStep(kernels, s)
-	problems = append(problems, guessed...)
+	for _, s := range steps {
+		guessed, err := checkStep(kernels, s)
+		if err != nil {
+			return err
+		}
+		problems = append(problems, guessed...)
+	}
 	for _, p := range problems {
 		fmt.Fprintln(os.Stderr, "sassreport:", p)
 	}

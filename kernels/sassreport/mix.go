@@ -70,6 +70,9 @@ func (m *mix) add(code []instruction) {
 		}
 		m.Total++
 		m.Count[c]++
+		if i.Never {
+			continue
+		}
 		bytes := 32 * width(i.Opcode)
 		switch base {
 		case "FFMA":

@@ -146,7 +146,7 @@ func TestWriteStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := writeStep(&out, []kernel{k}, s); err != nil {
+	if err := writeStep(&out, []kernel{k}, s, true); err != nil {
 		t.Fatal(err)
 	}
 	// Two launches of 9.804 µs and two gaps of 1 µs.
@@ -165,7 +165,7 @@ func TestWriteStep(t *testing.T) {
 		t.Errorf("problems %q, error %v: one problem expected", problems, err)
 	}
 	s.Launches[0].Kernel = "conv_unknown"
-	if err := writeStep(&out, []kernel{k}, s); err == nil {
+	if err := writeStep(&out, []kernel{k}, s, true); err == nil {
 		t.Error("no error for a launch of no kernel")
 	}
 	for _, broken := range []string{"", "{}", `{"batch":1,"launches":[{"kernel":"a","grid":[1,1,0],"block":1}]}`} {

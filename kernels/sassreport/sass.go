@@ -19,6 +19,7 @@ type function struct {
 type instruction struct {
 	Opcode  string // with its modifiers: LDG.E.128
 	Guarded bool   // by a predicate
+	Never   bool   // by one that is never true: it takes its time to issue and does nothing
 	Args    string
 	Target  int // of a branch: an index into Code; −1 for all else
 }
@@ -89,7 +90,7 @@ func parseSASS(text []byte) ([]function, error) {
 		if m := labelLine.FindStringSubmatch(line); m != nil {
 			labels[m[1]] = len(f.Code)
 		} else if m := codeLine.FindStringSubmatch(line); m != nil {
-			f.Code = append(f.Code, instruction{Opcode: m[2], Guarded: m[1] != "", Args: m[3]})
+			f.Code = append(f.Code, instruction{Opcode: m[2], Guarded: m[1] != "", Never: strings.TrimSpace(m[1]) == "@!PT", Args: m[3]})
 		}
 	}
 	if err := lines.Err(); err != nil {

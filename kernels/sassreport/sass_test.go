@@ -93,6 +93,18 @@ func TestMainLoop(t *testing.T) {
 	}
 }
 
+// The main loop of a convolution on tensor cores: 16 matrix instructions, fragments by LDSM, copies by LDGSTS, three LDS that are never run, with a loop over taps in it
+// that computes nothing.
+func TestTensorLoop(t *testing.T) {
+	body, outside := mainLoop(snippet(t, "conv_forward_narrow.loop.sm_80.sass"))
+	if body.Total != 113 || outside.Total != 1 || body.Products[product{2048, false}] != 16 || body.Count[tensor] != 16 {
+		t.Errorf("%d instructions within, %d outside, products %v", body.Total, outside.Total, body.Products)
+	}
+	if body.Count[async] != 5 || body.Loaded != 5*512 || body.Cached != 0 || body.LDSM != 8 || body.Shared != (5+8)*512 || body.Count[barrier] != 3 {
+		t.Errorf("the loop is %+v", body)
+	}
+}
+
 // A loop that computes around one that does not is the main loop, with the other in it.
 func TestMainLoopAroundAnother(t *testing.T) {
 	const text = ".text.f:\n" +

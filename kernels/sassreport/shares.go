@@ -26,7 +26,8 @@ func tensorShares(kernels []kernel) map[string]float64 {
 
 func (k kernel) key() string { return k.Build + " " + k.Name + " " + k.Arch }
 
-const sharesHead = "# Least share of matrix instructions in a kernel's main loop, %: build, kernel, chip. Written by ./build.sh sass-check --update.\n"
+const sharesHead = "# Least share of matrix instructions in a kernel's main loop, %: build, kernel, chip.\n" +
+	"# Written by ./build.sh sass-check --update.\n"
 
 // writeShares writes the table.
 func writeShares(path string, kernels []kernel) error {

@@ -21,8 +21,8 @@ type sum struct {
 	guessed  bool
 }
 
-// writeStep prints the prediction of a step on each GPU.
-func writeStep(w io.Writer, kernels []kernel, s step) error {
+// writeStep prints the prediction of a step on each GPU, in full or its totals.
+func writeStep(w io.Writer, kernels []kernel, s step, full bool) error {
 	var shown []gpu
 	var all [][]prediction
 	table := tableOf(kernels)
@@ -41,8 +41,12 @@ func writeStep(w io.Writer, kernels []kernel, s step) error {
 		return fmt.Errorf("a step is predicted for %v: none of them was assembled for", stepGPUs)
 	}
 	var t strings.Builder
-	fmt.Fprintf(&t, "PREDICTED: a training step of %s, batch %d, %s, one GPU. Nothing here was measured.\n\n", s.Preset, s.Batch, s.Precision)
+	fmt.Fprintf(&t, "\nPREDICTED: a training step of %s, batch %d, %s, one GPU. Nothing here was measured.\n\n", s.Preset, s.Batch, s.Precision)
 	totals(&t, shown, all, s)
+	if !full {
+		_, err := io.WriteString(w, t.String())
+		return err
+	}
 	fmt.Fprintf(&t, "\nBy kernel: launches, milliseconds, and what bounds most of them.\n\n")
 	sums(&t, shown, all, func(p prediction) string { return p.Kernel })
 	fmt.Fprintf(&t, "\nBy kind of layer.\n\n")
@@ -152,7 +156,8 @@ const leastSide = 16
 
 // convolutions prints the share of the peak of each shape of convolution on the larger images.
 func convolutions(t *strings.Builder, shown []gpu, all [][]prediction) {
-	fmt.Fprintf(t, "\nConvolutions on images of %d and more: share of the peak at best, wave quantisation included; then with what the L2 cache delivers.\n\n", leastSide)
+	fmt.Fprintf(t, "\nConvolutions on images of %d and more: share of the peak at best, wave quantisation included; then with what the\n"+
+		"L2 cache delivers.\n\n", leastSide)
 	type row struct {
 		name  string
 		count int
