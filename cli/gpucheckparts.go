@@ -190,9 +190,10 @@ func (g *gpuCheck) train(ctx context.Context) (section, error) {
 	if g.host() {
 		steps, bound = hostSteps, hostLoss
 	}
+	one, _, _ := g.deviceSets()
 	var reference float64
 	s, err := g.each(func(precision string) (string, string, error) {
-		t, err := g.trainQuickstart(ctx, "train-"+precision, g.devices, precision, steps)
+		t, err := g.trainQuickstart(ctx, "train-"+precision, one, precision, steps)
 		if err != nil {
 			return "", "", err
 		}
@@ -302,13 +303,14 @@ func tailOf(text string, n int) string {
 }
 
 func (g *gpuCheck) bench(ctx context.Context) (section, error) {
+	one, devices, _ := g.deviceSets()
 	preset := "cifar10-ddpm"
 	if g.host() {
-		preset = "quickstart"
+		preset, devices = "quickstart", one
 	}
 	all := "| precision | operation | shape | time or rate | ± | GB/s | GFLOP/s | of peak |\n|---|---|---|---|---|---|---|---|\n"
 	s, err := g.each(func(precision string) (string, string, error) {
-		args := []string{"bench", "--devices", g.devices, "--precision", precision, "--preset", preset, "--json"}
+		args := []string{"bench", "--devices", devices, "--precision", precision, "--preset", preset, "--json"}
 		if g.host() {
 			args = append(args, "--repeats", "5", "--op", trainStep, "--op", sampleStep)
 		} else {
@@ -327,7 +329,7 @@ func (g *gpuCheck) bench(ctx context.Context) (section, error) {
 		}
 		return strings.Join(line, ", "), text.String(), err
 	})
-	s.text = "Steps of " + preset + ".\n\n" + all + s.text
+	s.text = "Steps of " + preset + " on " + devices + ".\n\n" + all + s.text
 	return s, err
 }
 
