@@ -25,7 +25,7 @@ func init() { // the parts name the functions that name them in errors
 		{"same", "The same bits on one and on several devices", time.Minute, (*gpuCheck).same},
 		{"sanitizer", "compute-sanitizer", 90 * time.Second, (*gpuCheck).sanitizer},
 		{"bench", "Speed", 2 * time.Minute, (*gpuCheck).bench},
-		{"pytorch", "Speed beside PyTorch", 3 * time.Minute, (*gpuCheck).pytorch},
+		{"pytorch", "Speed beside PyTorch", 5 * time.Minute, (*gpuCheck).pytorch},
 	}
 }
 
