@@ -107,13 +107,15 @@ class Session:
         for mode in request["modes"]:
             note(mode)
             result = {"mode": mode}
+            limit = TimeLimit(request["limit"])
             try:
-                with time_limit(request["limit"]):
+                with limit:
                     result |= self.prepare_mode(make, request["params"], inputs, mode, reference)
             except Exception as e:
                 print(f"{request['kind']} {mode}: {e}", file=sys.stderr)
                 self.cases.pop(mode, None)
-                result["failure"] = first_line(e)
+                # A library may have caught the end of the time and say something else.
+                result["failure"] = f"not ready after {request['limit']:g} s" if limit.reached else first_line(e)
             results.append(result)
         return {"modes": results}
 
@@ -199,17 +201,21 @@ def distance(got, want) -> float:
     return ((got - want).norm() / want.norm().clamp_min(1e-300)).item()
 
 
-@contextlib.contextmanager
-def time_limit(seconds: float):
+class TimeLimit:
     """Raises TimeoutError in the main thread after so many seconds."""
-    def end(*_):
-        raise TimeoutError(f"not ready after {seconds:.0f} s")
 
-    signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
+    def __init__(self, seconds: float):
+        self.seconds, self.reached = seconds, False
+
+    def end(self, *_) -> None:
+        self.reached = True
+        raise TimeoutError
+
+    def __enter__(self) -> None:
+        signal.signal(signal.SIGALRM, self.end)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+    def __exit__(self, *_) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
