@@ -12,6 +12,8 @@ class Training:
 
     def __init__(self, s, p):
         from denoising_diffusion_pytorch import GaussianDiffusion, Trainer, Unet
+        if not s.cuda:
+            os.environ["ACCELERATE_USE_CPU"] = "true"  # also where there is a GPU
         torch.manual_seed(0)
         self.folder = tempfile.TemporaryDirectory(prefix="ddgpu-peer-")
         pictures = os.path.join(self.folder.name, "pictures")

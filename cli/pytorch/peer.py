@@ -20,11 +20,11 @@ import threading
 import time
 
 
-def serve(answers) -> None:
+def serve(stdin, answers) -> None:
     requests: queue.Queue = queue.Queue()
 
     def read() -> None:
-        for line in sys.stdin:
+        for line in stdin:
             requests.put(line)
         os.killpg(0, signal.SIGKILL)  # also in the middle of a compilation, and its workers with it
 
@@ -223,4 +223,7 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    serve(stdout)
+    # Not sys.stdin: a forked worker closes that, and would wait for ever for the lock that the reading thread holds.
+    stdin = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    serve(stdin, stdout)
