@@ -15,7 +15,8 @@ class Training:
         if not s.cuda:
             os.environ["ACCELERATE_USE_CPU"] = "true"  # also where there is a GPU
         torch.manual_seed(0)
-        self.folder = tempfile.TemporaryDirectory(prefix="ddgpu-peer-")
+        # Beside the scripts, which ddgpu removes at the end whatever becomes of this process.
+        self.folder = tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(__file__)))
         pictures = os.path.join(self.folder.name, "pictures")
         os.mkdir(pictures)
         random, (height, width) = np.random.default_rng(0), p["size"]
