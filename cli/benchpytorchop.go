@@ -211,13 +211,16 @@ func (o *operation) place(what string, b []byte) gpu.Ptr {
 	return p
 }
 
-// normal is n draws from N(0, 1) in the precision of activations.
+// normal is n draws from N(0, 1), such as products take them without rounding: both sides then compute with the same numbers.
 func (o *operation) normal(n int) []float64 { return o.v.normal(n) }
 
 func (v *versus) normal(n int) []float64 {
 	x := make([]float64, n)
 	for i := range x {
 		x[i] = v.random.NormFloat64()
+		if v.precision == kernels.TF32 { // 10 bits of the fraction
+			x[i] = float64(math.Float32frombits(math.Float32bits(float32(x[i])) &^ (1<<13 - 1)))
+		}
 	}
 	return v.precision.Values(v.precision.Bytes(x))
 }
