@@ -123,12 +123,12 @@ func runGPUCheck(c *cli.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.Duration("limit"))
 	defer cancel()
 
-	start := time.Now()
+	start, machine := time.Now(), g.machine(ctx)
 	if err := g.ddgpuJSON(ctx, &g.report, "devices", "--devices", g.devices, "--json"); err != nil {
 		return err
 	}
 	results := g.runParts(ctx, parts)
-	page := checkPage{report: g.report, machine: g.machine(ctx), results: results, start: start, took: time.Since(start)}
+	page := checkPage{report: g.report, machine: machine, results: results, start: start, took: time.Since(start)}
 	path := filepath.Join(c.String("out"), page.fileName())
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("making the folder of the page: %w", err)

@@ -30,6 +30,9 @@ func (g *gpuCheck) machine(ctx context.Context) [][2]string {
 	}
 	cpu := cpuName()
 	rows = append(rows, [2]string{"processor", fmt.Sprintf("%s, %d cores", cpu, runtime.NumCPU())})
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil && len(strings.Fields(string(load))) > 2 {
+		rows = append(rows, [2]string{"load before", strings.Fields(string(load))[0] + " in the minute before, of all programs"})
+	}
 	for _, tool := range []struct{ name, program, flag string }{{"NVIDIA's driver", "nvidia-smi", "--version"}, {"Python", "python3", "--version"}} {
 		if out, err := g.command(ctx, tool.program, tool.flag); err == nil {
 			rows = append(rows, [2]string{tool.name, strings.Join(strings.Fields(string(out)), " ")})
