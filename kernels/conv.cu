@@ -91,6 +91,14 @@ DEVICE void conv_backward_weight(T* partial, const real* dy, const real* x, long
   a.init(g, m0, M, first * pixels, K);
   MatrixRows<real, C, ALIGNED> b;
   b.init(dy + static_cast<long long>(first) * pixels * cout, K, n0, cout);
+#ifdef SIMT_TILES_HOST
+  if constexpr (winograd_tile<C, ALIGNED>) {
+    if (winograd_weight_pays(kh, kw, stride, cin, cout, out_height, out_width, shard_size)) {
+      const Tiles<T> tiles = tiles_of<T>(x, height, width, cin, pad_top, pad_left, out_height, out_width);
+      return winograd_weight<T, C>(partial + shard * partial_stride, tiles, dy, first, last, cout, out_height, out_width);
+    }
+  }
+#endif
   MatrixSink<T, C, ALIGNED> sink = {partial + shard * partial_stride, cout};
   gemm<C, T>(a, b, sink, M, cout, K, m0, n0);
 }

@@ -13,6 +13,11 @@
 // one image, so that results do not depend on the division into blocks and launches.
 //
 //   U [36][BN/TN][K][TN]     V [36][K/16][tiles][16]     M [36][BN/TN][tiles][TN]
+//
+// The weight gradient is the adjoint: dw = Gᵀ[(Bᵀ d B) ⊙ (A dy Aᵀ)]G, where ⊙ is summed over the tiles of a shard in ascending order. A block
+// has up to 64 input channels and BN output channels of a shard; its sums stay in the second-level cache.
+//
+//   V [36][64/16][tiles][16]     D = A dy Aᵀ [36][BN/TN][tiles][TN]     S [36][BN/TN][64][TN]
 #pragma once
 #include "indirect.cuh"
 
@@ -79,6 +84,30 @@ DEVICE void winograd_output(vec<T, W> (&y)[4], const vec<T, W> (&m)[6]) {
   y[1] = fma(P::q, dq, P::p * dp);
   y[2] = fma(P::q2, sq, P::p2 * sp);
   y[3] = fma(P::p3, dp, fma(P::q3, dq, m[5]));
+}
+
+// A dy of four values.
+template <class T, int W>
+DEVICE void winograd_gradient(vec<T, W> (&r)[6], const vec<T, W> (&y)[4]) {
+  using P = Points<T>;
+  const vec<T, W> ep = fma(P::p2, y[2], y[0]), op = fma(P::p3, y[3], P::p * y[1]);
+  const vec<T, W> eq = fma(P::q2, y[2], y[0]), oq = fma(P::q3, y[3], P::q * y[1]);
+  r[0] = y[0];
+  r[1] = ep + op;
+  r[2] = ep - op;
+  r[3] = eq + oq;
+  r[4] = eq - oq;
+  r[5] = y[3];
+}
+
+// Gᵀs of six values.
+template <class T, int W>
+DEVICE void winograd_sums(vec<T, W> (&w)[3], const vec<T, W> (&s)[6]) {
+  using P = Points<T>;
+  const vec<T, W> ep = s[1] + s[2], op = s[1] - s[2], eq = s[3] + s[4], oq = s[3] - s[4];
+  w[0] = fma(P::atq, eq, fma(P::atp, ep, P::at0 * s[0]));
+  w[1] = fma(P::atq * P::q, oq, (P::atp * P::p) * op);
+  w[2] = fma(P::atq * P::q2, eq, fma(P::atp * P::p2, ep, s[5]));
 }
 
 // The images that are read, and how their tiles lie: tile (n, i, j) has outputs (4i…, 4j…) and inputs from (4i−pad_top, 4j−pad_left).
@@ -287,6 +316,122 @@ DEVICE void winograd(const Tiles<T>& x, const Taps& taps, Sink& sink, int images
       }
     }
     q.advance(1, x.tiles_y, x.tiles_x);
+  }
+}
+
+// Input channels of a block of the weight gradient, and tiles of one step of its sums.
+constexpr int kRowsMost = 64, kTilesStep = 32;
+
+// Whether the weight gradient of a shard takes this way: as the forward, if there are tiles enough to pay for the last transform.
+HOST_DEVICE bool winograd_weight_pays(int kh, int kw, int stride, int cin, int cout, int out_height, int out_width,
+                                      int shard_size) {
+  const int tiles = (out_height + kTileOut - 1) / kTileOut * ((out_width + kTileOut - 1) / kTileOut);
+  return winograd_pays(kh, kw, stride, cin, cout, out_height, out_width) && static_cast<long long>(tiles) * shard_size >= 8;
+}
+
+// D of tile q: dy [images][height][width][channels], channels n0… n0 + count.
+template <class T, int TN>
+DEVICE void winograd_output_gradient(T* D, long long plane, int panel, const real* dy, int height, int width, int channels,
+                                     const Pixel& q, int n0, int count) {
+  constexpr int W = TN < wide ? TN : wide;
+  const int y0 = q.i * kTileOut, x0 = q.j * kTileOut;
+  const real* const corner = dy + ((static_cast<long long>(q.n) * height + y0) * width + x0) * channels + n0;
+  const real* at[kTileOut][kTileOut];
+  for (int i = 0; i < kTileOut; i++) {
+    for (int j = 0; j < kTileOut; j++) {
+      const bool inside = y0 + i < height && x0 + j < width;
+      at[i][j] = inside ? corner + (static_cast<long long>(i) * width + j) * channels : Zeros<real>::values;
+    }
+  }
+  for (int n = 0; n < count; n += W) {
+    vec<T, W> rows[kTileOut][kTileIn], d[kTileOut], r[kTileIn];
+    UNROLL for (int i = 0; i < kTileOut; i++) {
+      UNROLL for (int j = 0; j < kTileOut; j++) d[j] = factor<W>(at[i][j] + n);
+      winograd_gradient(rows[i], d);
+    }
+    T* const to = D + n / TN * panel + n % TN;
+    UNROLL for (int j = 0; j < kTileIn; j++) {
+      UNROLL for (int i = 0; i < kTileOut; i++) d[i] = rows[i][j];
+      winograd_gradient(r, d);
+      UNROLL for (int i = 0; i < kTileIn; i++) r[i].store(to + (i * kTileIn + j) * plane);
+    }
+  }
+}
+
+// sums[TM][TN] = (first ? 0 : sums) + Σ_t V[t][TM]·D[t][TN].
+template <class T, class C>
+DEVICE void winograd_outer(T* sums, const T* V, const T* D, int count, bool first) {
+  vec<T, C::TN> c[C::TM];
+  if (first) {
+    UNROLL for (int i = 0; i < C::TM; i++) c[i] = vec<T, C::TN>::splat(0);
+  } else {
+    UNROLL for (int i = 0; i < C::TM; i++) c[i] = vec<T, C::TN>::load(sums + i * C::TN);
+  }
+#pragma clang loop unroll_count(4)
+  for (int t = 0; t < count; t++) {
+    const vec<T, C::TN> b = vec<T, C::TN>::load(D);
+    UNROLL for (int i = 0; i < C::TM; i++) c[i] = fma(V[i], b, c[i]);
+    V += kChannels;
+    D += C::TN;
+  }
+  UNROLL for (int i = 0; i < C::TM; i++) c[i].store(sums + i * C::TN);
+}
+
+// dw [3][3][K][N], the block's part, from the tiles of images first… last of x and dy.
+template <class T, class C>
+DEVICE void winograd_weight(T* dw, const Tiles<T>& x, const real* dy, int first, int last, int N, int out_height, int out_width) {
+  constexpr int TM = C::TM, TN = C::TN, W = TN < wide ? TN : wide, line = 64 / sizeof(T), together = kRowsMost * 9 / C::BM;
+  static_assert(C::BM * together == kRowsMost * 9 && kChannels % TM == 0,
+                "a block takes the place of some of the direct product's");
+  const int K = x.channels, c0 = static_cast<int>(blockIdx.x) / together * kRowsMost, n0 = static_cast<int>(blockIdx.y) * C::BN;
+  if (blockIdx.x % together != 0) return;
+  const int rows = K - c0 < kRowsMost ? K - c0 : kRowsMost;
+  const int columns = N - n0 < C::BN ? N - n0 : C::BN, panels = (columns + TN - 1) / TN;
+  const int tiles = (last - first) * x.tiles_y * x.tiles_x, step = tiles < kTilesStep ? tiles : kTilesStep;
+
+  const long long planeV = rows * step + line, planeD = panels * step * TN + line, planeS = panels * rows * TN + line;
+  T* const V = static_cast<T*>(simt::keep(1, (planeV + planeD + planeS) * kPositions * sizeof(T), 0, nullptr));
+  T *const D = V + planeV * kPositions, *const S = D + planeD * kPositions;
+  if (columns % TN != 0) {
+    for (long long i = 0; i < planeD * kPositions; i++) D[i] = 0;  // columns that nobody writes
+  }
+  if (tiles == 0) {
+    for (long long i = 0; i < planeS * kPositions; i++) S[i] = 0;
+  }
+
+  Pixel q = {first, 0, 0};
+  for (int t0 = 0; t0 < tiles; t0 += step) {
+    const int count = tiles - t0 < step ? tiles - t0 : step;
+    for (int t = 0; t < count; t++) {
+      x.transform(V + t * kChannels, planeV, step * kChannels, q, c0, rows);
+      winograd_output_gradient<T, TN>(D + t * TN, planeD, step * TN, dy, out_height, out_width, N, q, n0, columns);
+      q.advance(1, x.tiles_y, x.tiles_x);
+    }
+    for (int position = 0; position < kPositions; position++) {
+      for (int r = 0; r < rows; r += TM) {
+        const T* const a = V + position * planeV + r / kChannels * step * kChannels + r % kChannels;
+        for (int p = 0; p < panels; p++) {
+          winograd_outer<T, C>(S + position * planeS + (p * rows + r) * TN, a, D + position * planeD + p * step * TN, count,
+                               t0 == 0);
+        }
+      }
+    }
+  }
+
+  for (int r = 0; r < rows; r++) {
+    for (int n = 0; n < columns; n += W) {
+      const T* const from = S + (n / TN * rows + r) * TN + n % TN;
+      vec<T, W> half[kTileIn][3], s[kTileIn], w[3];
+      UNROLL for (int j = 0; j < kTileIn; j++) {
+        UNROLL for (int i = 0; i < kTileIn; i++) s[i] = vec<T, W>::load(from + (i * kTileIn + j) * planeS);
+        winograd_sums(half[j], s);
+      }
+      UNROLL for (int a = 0; a < 3; a++) {
+        UNROLL for (int j = 0; j < kTileIn; j++) s[j] = half[j][a];
+        winograd_sums(w, s);
+        UNROLL for (int b = 0; b < 3; b++) w[b].store(dw + (static_cast<long long>(a * 3 + b) * K + c0 + r) * N + n0 + n);
+      }
+    }
   }
 }
 

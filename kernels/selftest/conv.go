@@ -436,6 +436,12 @@ func convOps() []Op {
 		weight = append(weight, convBackwardWeightCase(conv(7, 4, 3, 16, 48, 3, 3, 1, one), s))
 		weight = append(weight, convBackwardWeightCase(conv(7, 3, 5, 3, 5, 3, 3, 2, rightBottom), s))
 	}
+	// Shards of tiles enough for the host's Winograd: edges of tiles, more channels than a block has, a short shard and an empty one.
+	weight = append(weight,
+		convBackwardWeightCase(conv(5, 12, 9, 32, 48, 3, 3, 1, one), kernels.Shards{Count: 2, Size: 3}),
+		convBackwardWeightCase(conv(3, 11, 13, 96, 64, 3, 3, 1, one), kernels.Shards{Count: 4, Size: 2}),
+		convBackwardWeightCase(conv(4, 9, 17, 16, 144, 3, 3, 1, none), kernels.Shards{Count: 1, Size: 4}),
+		convBackwardWeightCase(conv(8, 28, 28, 32, 32, 3, 3, 1, one), kernels.Shards{Count: 1, Size: 8}))
 	for _, g := range epilogueShapes {
 		for _, p := range epilogues {
 			forward = append(forward, convForwardCase(g, p))
