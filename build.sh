@@ -149,6 +149,11 @@ rule cc
   depfile = \$out.d
   deps = gcc
   description = c++ \$out
+rule vector
+  command = $cache$clang -x c++ -std=c++20 -O3 -g1 \$warn -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -ffunction-sections -Igpu/driver $(vector_flags) \$flags -MD -MF \$out.d -c \$in -o \$out
+  depfile = \$out.d
+  deps = gcc
+  description = c++ \$out
 rule kernel
   command = $cache$clang -x c++ -std=c++17 -O3 -g1 \$warn -Wno-unknown-attributes -fPIC -ffp-contract=off -fno-math-errno -fno-exceptions -fno-rtti -Igpu/driver/host -Ikernels -DSIMT_HOST -DSIMT_VARIANT=\$variant \$flags -MD -MF \$out.d -c \$in -o \$out
   depfile = \$out.d
@@ -168,6 +173,14 @@ rule archive
   restat = 1
   description = archive \$out
 NINJA
+}
+
+# What the host device asks of a processor.
+vector_flags() {
+  case $(uname -m) in
+    x86_64) echo "-march=x86-64-v3" ;;
+    *) echo "-march=armv8-a" ;;
+  esac
 }
 
 # What a precision's kernels are compiled with, by the first part of the variant's name.
@@ -211,10 +224,16 @@ variants() {
 # driver_builds FOLDER FLAGS: the driver library under build/FOLDER, with its C++ and its kernels compiled with FLAGS, and beside
 # it the kernels that tests link. Reads the kernels' variants.
 driver_builds() {
-  local folder=build/$1 flags=$2 source name object variant of objects="" tests=""
-  for source in gpu/driver/dispatch/*.cc gpu/driver/host/*.cc; do
+  local folder=build/$1 flags=$2 source rule name object variant of objects="" tests=""
+  for source in gpu/driver/dispatch/*.cc gpu/driver/host/*.cc gpu/driver/host/ptx/*.cc; do
     object=$folder/$(basename "$(dirname "$source")")_$(basename "$source" .cc).o
-    echo "build $object: cc $source"
+    # warp.h says which files of the PTX executor compute with vectors.
+    case $source in
+      */ptx/bits.cc | */ptx/float.cc | */ptx/integer.cc | */ptx/convert.cc | */ptx/collective.cc | */ptx/interpret.cc) rule=vector ;;
+      */ptx/memory.cc | */ptx/async.cc | */ptx/tensor.cc) rule=vector ;;
+      *) rule=cc ;;
+    esac
+    echo "build $object: $rule $source"
     case $flags:$source in
       *fsanitize=thread*:*/fiber.cc | *fsanitize=thread*:*/team.cc | *fsanitize=thread*:*/block.cc | *fsanitize=thread*:*/mma.cc)
         echo "  flags = -DDDGPU_TSAN_RUNTIME" # fiber.h says why they are not instrumented
@@ -247,7 +266,7 @@ tsan_flags="-fsanitize=thread -O1"
 ptx_builds="sm_70 sm_80_tf32 sm_80_bf16"
 
 ninja_builds() {
-  local source name folder of all=""
+  local source name folder of all="" tests=""
   for folder in $ptx_builds; do
     case $folder in
       sm_70) of="chip = 70;version = 63" ;;
@@ -262,12 +281,22 @@ ninja_builds() {
       all+=" kernels/ptx/$name"
     done
   done
+  # Test kernels for the PTX executor.
+  for source in gpu/driver/testkernels/*.cu; do
+    name=build/ptx/test/$(basename "$source" .cu).ptx
+    echo "build $name: ptx $source"
+    echo "  chip = 80"
+    echo "  version = 74"
+    echo "  flags = -Ikernels"
+    all+=" $name"
+    tests+=" $name"
+  done
   driver_builds host "" < <(variants)
   driver_builds asan "$asan_flags" < <(variants | grep -v _v4)
   driver_builds tsan "$tsan_flags" < <(variants | grep -v _v4)
   echo "build all: phony build/host/current$all"
-  echo "build asan: phony build/asan/current"
-  echo "build tsan: phony build/tsan/current"
+  echo "build asan: phony build/asan/current$tests"
+  echo "build tsan: phony build/tsan/current$tests"
   echo "default all"
 }
 

@@ -12,7 +12,7 @@ import (
 // devicesFlag chooses the devices that a command runs on.
 func devicesFlag() cli.Flag {
 	return &cli.StringFlag{Name: "devices", Value: "auto", EnvVars: []string{"DDGPU_DEVICES"},
-		Usage: "`SPEC`: auto, cuda[:0,1], or host[:N][,memory=64MiB][,threads=N]"}
+		Usage: "`SPEC`: auto, cuda[:0,1], host[:N][,memory=64MiB][,threads=N], or ptx[:N], which interprets the kernels' PTX"}
 }
 
 // deviceSpec is the value of --devices, checked without opening anything.

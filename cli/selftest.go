@@ -21,11 +21,13 @@ func selftestCommand() *cli.Command {
 		Name:  "selftest",
 		Usage: "compare every kernel with a float64 reference, on whatever device there is",
 		Description: `Runs each operation on many shapes with fresh random inputs, and prints the error of the worst output, ‖Δ‖/‖reference‖, beside what is
-allowed. Exit code 1 if any case fails; --seed repeats a run to the bit.
+allowed. Exit code 1 if any case fails; --seed repeats a run to the bit. --devices ptx interprets the kernels' PTX, in every precision where
+none is named, and compares the results with those of the kernels that were compiled for the CPU as well.
 
 Examples:
    ddgpu selftest
    ddgpu selftest --devices cuda:1 --op conv_forward --op conv_backward_data
+   ddgpu selftest --devices ptx --short
    ddgpu selftest --precision fp64 --devices host,tiles=gpu,order=reverse --seed 7`,
 		Flags: []cli.Flag{
 			devicesFlag(),
@@ -35,7 +37,7 @@ Examples:
 			&cli.Uint64Flag{Name: "seed", Usage: "`SEED` of the inputs", DefaultText: "fresh"},
 			&cli.BoolFlag{Name: "short", Usage: "leave out the large shapes"},
 			&cli.BoolFlag{Name: "show-coverage", Usage: "then list every kernel with the operations that launched it"},
-			jsonFlag("print a list with the cases of each device"),
+			jsonFlag("print a list with the cases of each device and precision"),
 			hangFlag(),
 		},
 		Action: runSelftest,
@@ -92,7 +94,7 @@ type caseRow struct {
 	Pass    bool    `json:"pass"`
 }
 
-// selftestReport is the selftest of one device as --json prints it.
+// selftestReport is the selftest of one device in one precision as --json prints it.
 type selftestReport struct {
 	Device    string    `json:"device"`
 	Precision string    `json:"precision"`
@@ -102,7 +104,7 @@ type selftestReport struct {
 }
 
 func runSelftest(c *cli.Context) error {
-	r, err := precisionOf(c)
+	p, err := precisionOf(c)
 	if err != nil {
 		return err
 	}
@@ -121,21 +123,29 @@ func runSelftest(c *cli.Context) error {
 		return err
 	}
 	return guard(c.Duration("hang-timeout"), func(alive func(string)) error {
-		return join(selftestDevices(c, m, r, options, alive), m.Close())
+		precisions := []kernels.Precision{p}
+		if m.PTX && !c.IsSet("precision") {
+			precisions = []kernels.Precision{kernels.FP32, kernels.TF32, kernels.BF16}
+		}
+		options.Compiled = m.PTX
+		return join(selftestDevices(c, m, precisions, options, alive), m.Close())
 	})
 }
 
-func selftestDevices(c *cli.Context, m *gpu.Machine, r kernels.Precision, o selftest.Options, alive func(string)) error {
-	if err := checkPrecision(r, m); err != nil {
-		return err
+func selftestDevices(c *cli.Context, m *gpu.Machine, precisions []kernels.Precision, o selftest.Options, alive func(string)) error {
+	for _, p := range precisions {
+		if err := checkPrecision(p, m); err != nil {
+			return err
+		}
 	}
 	w := c.App.Writer
 	asJSON := c.Bool("json")
 	var reports []selftestReport
 	var results []selftest.Result
 	cases, failed := 0, 0
-	for _, d := range m.Devices {
-		report := selftestReport{Device: d.Name, Precision: c.String("precision"), Seed: o.Seed, Cases: []caseRow{}}
+	for n := range len(m.Devices) * len(precisions) {
+		d, p := m.Devices[n/len(precisions)], precisions[n%len(precisions)]
+		report := selftestReport{Device: d.Name, Precision: p.String(), Seed: o.Seed, Cases: []caseRow{}}
 		if !asJSON {
 			fmt.Fprintf(w, "device %d: %s, %s, seed %d\n%s\n", d.Index, d.Name, report.Precision, o.Seed, caseHead)
 		}
@@ -150,7 +160,7 @@ func selftestDevices(c *cli.Context, m *gpu.Machine, r kernels.Precision, o self
 				row.write(w)
 			}
 		}
-		of, err := selftest.Run(d, r, o)
+		of, err := selftest.Run(d, p, o)
 		if err != nil {
 			return err
 		}

@@ -41,7 +41,7 @@ func TestSelftestSaysWhatIsWrong(t *testing.T) {
 		}
 		var out bytes.Buffer
 		c := cli.NewContext(&cli.App{Writer: &out}, flag.NewFlagSet("", flag.ContinueOnError), nil)
-		err = selftestDevices(c, m, kernels.FP32, selftest.Options{Seed: 1, Ops: []selftest.Op{test.op}}, func(string) {})
+		err = selftestDevices(c, m, []kernels.Precision{kernels.FP32}, selftest.Options{Seed: 1, Ops: []selftest.Op{test.op}}, func(string) {})
 		if closeErr := m.Close(); closeErr != nil {
 			t.Fatal(closeErr)
 		}

@@ -201,6 +201,9 @@ func (c *Config) trainPlan(part cut) layers.PlanOptions {
 
 // CheckPrecision says whether the devices of a machine have a precision.
 func CheckPrecision(p kernels.Precision, m *gpu.Machine) error {
+	if m.PTX && p == kernels.FP64 {
+		return errors.New("fp64 has no PTX: use another, or --devices host")
+	}
 	if m.Host {
 		return nil
 	}

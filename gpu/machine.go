@@ -18,6 +18,8 @@ type Machine struct {
 	Notice string
 	// Host says that the devices are the host device's.
 	Host bool
+	// PTX says that they interpret the kernels' PTX.
+	PTX bool
 	// OnCompile, where it is set, is told of kernels that had to be compiled, by one device's thread at a time.
 	OnCompile func(Compilation)
 }
@@ -29,7 +31,7 @@ func Open(spec string) (*Machine, error) {
 		return nil, err
 	}
 	opened, _ := driver.Opened()
-	m := &Machine{Notice: notice, Host: opened.Kind == driver.Host}
+	m := &Machine{Notice: notice, Host: opened.Kind != driver.CUDA, PTX: opened.Kind == driver.PTX}
 	ordinals := opened.Ordinals
 	if len(ordinals) == 0 {
 		n, err := cu.NumDevices()

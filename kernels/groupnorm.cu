@@ -234,7 +234,7 @@ DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift
                                     const T* beta, const real* scale_shift, int hw, int c, const norm_block<T>& b, T* mean,
                                     T* rstd, T* sums, T* part, real* stage) {
   const staged_part<STAGED> in = {x + b.first, c, b.channels, stage};
-  const staged_part<STAGED> out = {dy + b.first, c, b.channels, stage + hw * b.channels};
+  const staged_part<STAGED> out = {dy + b.first, c, b.channels, STAGED ? stage + hw * b.channels : stage};
   dx += b.first;
   channel_sums<2, W>(sums, part, hw, b.channels, [&](int ch, auto w) {
     constexpr int N = decltype(w)::n;

@@ -64,6 +64,7 @@ func declareTensor(name, params string) declaration {
 type Library struct {
 	device    *gpu.Device
 	precision Precision
+	compiled  bool                   // see LoadCompiled
 	files     map[string]ptxFile     // by the name of an entry
 	modules   map[string]*gpu.Module // those that are loaded, by the name of the file
 	kernels   []kernel               // by declaration.index
@@ -110,6 +111,15 @@ func Load(d *gpu.Device, p Precision) (*Library, error) {
 		}
 	}
 	return &Library{device: d, precision: p, files: files, modules: map[string]*gpu.Module{}, kernels: make([]kernel, len(declared))}, nil
+}
+
+// LoadCompiled is Load of the kernels that were compiled for the CPU in the GPU's configuration, on a device that interprets PTX otherwise.
+func LoadCompiled(d *gpu.Device, p Precision) (*Library, error) {
+	l, err := Load(d, p)
+	if err == nil {
+		l.compiled = true
+	}
+	return l, err
 }
 
 // ptxFile is one of the embedded files.
@@ -201,11 +211,18 @@ func (l *Library) has(k declaration) bool {
 }
 
 // hostComment tells the host device which of its builds of a kernel serves; a comment to everyone else.
-func hostComment(p Precision, build string) string {
-	if p == FP32 || p == TF32 && build == "sm_70" {
+func (l *Library) hostComment(build string) string {
+	comment := ""
+	if l.precision != FP32 && (l.precision != TF32 || build != "sm_70") {
+		comment += " precision=" + l.precision.String()
+	}
+	if l.compiled {
+		comment += " executor=compiled"
+	}
+	if comment == "" {
 		return ""
 	}
-	return "// ddgpu precision=" + p.String() + "\n"
+	return "// ddgpu" + comment + "\n"
 }
 
 // load loads a module with all of its kernels. One that fails is tried again when it is next needed.
@@ -229,7 +246,7 @@ func (l *Library) load(file ptxFile) error {
 		}
 		inside = append(inside, k)
 	}
-	m, err := l.device.LoadModule(file.name, hostComment(l.precision, file.build)+string(text))
+	m, err := l.device.LoadModule(file.name, l.hostComment(file.build)+string(text))
 	if err != nil {
 		return err
 	}

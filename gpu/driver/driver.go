@@ -103,7 +103,7 @@ func Opened() (Spec, bool) {
 // HostDevice reports whether the open driver is the host device.
 func HostDevice() bool {
 	s, ok := Opened()
-	return ok && s.Kind == Host
+	return ok && s.Kind != CUDA
 }
 
 // Sanitizer names the sanitizer that the host device and its kernels were built with: "address", "thread" or "".
@@ -231,6 +231,9 @@ func openHost(s Spec) error {
 	}
 	if s.GPUTiles {
 		config.gpu_tiles = 1
+	}
+	if s.Kind == PTX {
+		config.ptx = 1
 	}
 	if s.Lazy {
 		config.lazy = 1

@@ -50,6 +50,7 @@ const (
 	ContextIsDestroyed       Result = C.CUDA_ERROR_CONTEXT_IS_DESTROYED
 	Assert                   Result = C.CUDA_ERROR_ASSERT
 	TooManyPeers             Result = C.CUDA_ERROR_TOO_MANY_PEERS
+	IllegalInstruction       Result = C.CUDA_ERROR_ILLEGAL_INSTRUCTION
 	MisalignedAddress        Result = C.CUDA_ERROR_MISALIGNED_ADDRESS
 	InvalidAddressSpace      Result = C.CUDA_ERROR_INVALID_ADDRESS_SPACE
 	LaunchFailed             Result = C.CUDA_ERROR_LAUNCH_FAILED
@@ -102,6 +103,7 @@ var resultText = map[Result]string{
 	ContextIsDestroyed:       "context is destroyed",
 	Assert:                   "device-side assertion",
 	TooManyPeers:             "access to too many devices",
+	IllegalInstruction:       "illegal instruction",
 	MisalignedAddress:        "misaligned address",
 	LaunchFailed:             "launch failed",
 	NotSupported:             "not supported",

@@ -16,6 +16,7 @@ const (
 	Auto Kind = iota // NVIDIA's where a GPU is expected, else the host device
 	CUDA
 	Host
+	PTX // the host device with another executor: it interprets the PTX of the kernels
 )
 
 // Order is the order in which the host device runs the threads of a block (GPU tiles) and the blocks of a grid.
@@ -69,6 +70,7 @@ type Spec struct {
 //	auto
 //	cuda[:0,1]
 //	host[:N][,memory=64MiB][,tiles=gpu][,order=forward|reverse|ahead|random:SEED][,lazy][,dry][,threads=N][,fault=KIND:N]
+//	ptx[:N][,SETTINGS of host but tiles]
 //
 // with KIND one of alloc, copy, launch, lost and hang. An empty spec is auto.
 func ParseSpec(text string) (Spec, error) {
@@ -106,16 +108,18 @@ func ParseSpec(text string) (Spec, error) {
 		}
 		return s, nil
 	case "host":
-		return parseHost(text, argument, hasArgument, words[1:])
+		return parseHost(Host, text, argument, hasArgument, words[1:])
+	case "ptx":
+		return parseHost(PTX, text, argument, hasArgument, words[1:])
 	}
-	return fail("want auto, cuda[:0,1] or host[:N]")
+	return fail("want auto, cuda[:0,1], host[:N] or ptx[:N]")
 }
 
-func parseHost(text, count string, hasCount bool, settings []string) (Spec, error) {
+func parseHost(of Kind, text, count string, hasCount bool, settings []string) (Spec, error) {
 	fail := func(format string, args ...any) (Spec, error) {
 		return Spec{}, fmt.Errorf("devices %q: %s", text, fmt.Sprintf(format, args...))
 	}
-	s := Spec{Kind: Host, Devices: 1}
+	s := Spec{Kind: of, Devices: 1}
 	if hasCount {
 		n, err := strconv.Atoi(count)
 		if err != nil || n < 1 || n > 64 {
@@ -133,7 +137,7 @@ func parseHost(text, count string, hasCount bool, settings []string) (Spec, erro
 				return fail("memory=%s is not a size such as 64MiB", value)
 			}
 			s.Memory = int64(bytes)
-		case key == "tiles" && (value == "gpu" || value == "host"):
+		case key == "tiles" && of == Host && (value == "gpu" || value == "host"):
 			s.GPUTiles = value == "gpu"
 		case key == "order" && hasValue:
 			order := indexOf(orderNames, name)
@@ -190,8 +194,8 @@ func (s Spec) String() string {
 			text += string(":,"[min(i, 1)]) + strconv.Itoa(n)
 		}
 		return text
-	case Host:
-		text := "host:" + strconv.Itoa(max(1, s.Devices))
+	case Host, PTX:
+		text := map[Kind]string{Host: "host:", PTX: "ptx:"}[s.Kind] + strconv.Itoa(max(1, s.Devices))
 		if s.Memory > 0 {
 			text += ",memory=" + strconv.FormatInt(s.Memory, 10) + "B"
 		}

@@ -254,7 +254,9 @@ func (b *Builder) compare(r *Result) error {
 		if a.acc {
 			got = b.Precision().AccValues
 		}
-		if e := relativeError(got(content), a.want); r.Output == "" || !(e <= r.Error) {
+		values := got(content)
+		r.values = append(r.values, values)
+		if e := relativeError(values, a.want); r.Output == "" || !(e <= r.Error) {
 			r.Error, r.Output = e, a.name
 		}
 	}

@@ -65,11 +65,14 @@ type Options struct {
 	Short bool   // leaves out large cases
 	// PerKernel leaves out a case all of whose kernels have been launched by so many others; 0: none.
 	PerKernel int
-	Ops       []Op              // nil: All
-	Match     func(string) bool // operations by name; nil: all of them
-	Repeats   int               // of a measurement, at most; 0: 20
-	Done      func(Result)      // called after each case of Run
-	Timed     func(Timing)      // called after each case of Bench
+	// Compiled compares each case, on a device that interprets PTX, with the kernels that were compiled for the CPU too: the outputs may differ
+	// by the bound.
+	Compiled bool
+	Ops      []Op              // nil: All
+	Match    func(string) bool // operations by name; nil: all of them
+	Repeats  int               // of a measurement, at most; 0: 20
+	Done     func(Result)      // called after each case of Run
+	Timed    func(Timing)      // called after each case of Bench
 }
 
 // ops is what the options select.
@@ -97,6 +100,8 @@ type Result struct {
 	Hash      [32]byte // of all output bits
 	Kernels   []string // that the case launched
 	Seed      uint64   // Options.Seed to see the same again
+
+	values [][]float64 // of the outputs, until they have been compared
 }
 
 // Pass says whether the case is right. An error that is not a number is not.
@@ -129,7 +134,7 @@ func Run(d *gpu.Device, r kernels.Precision, o Options) ([]Result, error) {
 	}
 	var results []Result
 	launched := map[string]int{} // cases that launched each kernel
-	err := onQueue(d, r, func(q *kernels.Queue) error {
+	err := onQueues(d, r, o.Compiled, func(q, compiled *kernels.Queue) error {
 		for _, op := range o.ops() {
 			for _, c := range op.Cases {
 				if c.Large && o.Short {
@@ -145,9 +150,13 @@ func Run(d *gpu.Device, r kernels.Precision, o Options) ([]Result, error) {
 					}
 				}
 				result, err := runCase(d, q, op.Name, c, o.Seed)
+				if err == nil && compiled != nil {
+					err = result.compareCompiled(d, compiled, c)
+				}
 				if err != nil {
 					return fmt.Errorf("selftest of %s %s (seed %d): %w", op.Name, c.Shape, o.Seed, err)
 				}
+				result.values = nil
 				results = append(results, result)
 				for _, name := range result.Kernels {
 					launched[name]++
@@ -171,6 +180,34 @@ func namesOf(d *gpu.Device, q *kernels.Queue, c Case) (names []string, err error
 		names = append(names, q.Names(f)...)
 	}
 	return names, b.err
+}
+
+// compareCompiled runs a case of which r is the result with the compiled kernels.
+func (r *Result) compareCompiled(d *gpu.Device, q *kernels.Queue, c Case) error {
+	other, err := runCase(d, q, r.Op, c, r.Seed)
+	if err != nil {
+		return fmt.Errorf("the compiled kernels: %w", err)
+	}
+	for i, want := range other.values {
+		if e := relativeError(r.values[i], want); !(e <= r.Bound) && r.Problem == "" {
+			r.Problem = fmt.Sprintf("output %d differs by %.2g from the compiled kernels'", i+1, e)
+		}
+	}
+	return nil
+}
+
+// onQueues is onQueue with a second queue of the compiled kernels, nil where none is asked for.
+func onQueues(d *gpu.Device, r kernels.Precision, compiled bool, f func(q, compiled *kernels.Queue) error) error {
+	return onQueue(d, r, func(q *kernels.Queue) error {
+		if !compiled {
+			return f(q, nil)
+		}
+		l, err := kernels.LoadCompiled(d, r)
+		if err != nil {
+			return err
+		}
+		return join(f(q, l.NewQueue(q.Stream())), l.Close())
+	})
 }
 
 func onQueue(d *gpu.Device, r kernels.Precision, f func(q *kernels.Queue) error) error {

@@ -89,6 +89,24 @@ func TestTensorCores(t *testing.T) {
 	}
 }
 
+// Every kernel of every precision by its PTX: against the references and the compiled kernels, and to the same bits in another order.
+func TestPTX(t *testing.T) {
+	for _, p := range []kernels.Precision{kernels.FP32, kernels.TF32, kernels.BF16} {
+		t.Run(p.String(), func(t *testing.T) {
+			o := Options{Seed: rand.Uint64(), PerKernel: 1, Compiled: true}
+			if nightly {
+				o.PerKernel = 0
+			}
+			forward := run(t, "ptx", p, o)
+			if missing := Missing(forward); len(missing) > 0 {
+				t.Errorf("no operation launches %s", strings.Join(missing, ", "))
+			}
+			o.Compiled = false
+			same(t, forward, run(t, "ptx,order=random:17", p, o), "a random order")
+		})
+	}
+}
+
 func same(t *testing.T, want, got []Result, what string) {
 	t.Helper()
 	if len(want) != len(got) {

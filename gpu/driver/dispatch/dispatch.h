@@ -22,6 +22,7 @@ typedef struct {
   uint64_t memory;    // bytes per device (80% of the machine's memory, divided by devices)
   int threads;        // OS threads per device (cores divided by devices)
   int gpu_tiles;      // run the kernels' GPU configuration on fibers
+  int ptx;            // interpret the PTX of modules
   int order;          // DDGPU_ORDER_…: the order in which the threads of a block run
   uint64_t seed;      // of DDGPU_ORDER_RANDOM
   int lazy;           // queued work waits until something waits for it
@@ -64,6 +65,25 @@ CUresult ddgpu_module_load(CUmodule* mod, const char* image, char* log, size_t s
 // Compiles PTX, which ends with a zero within its size, for the current context's device, with line information; `cubin` is for
 // the caller to free. Leaves the compiler's error log in `log`.
 CUresult ddgpu_compile(char* ptx, size_t ptx_size, void** cubin, size_t* cubin_size, char* log, size_t log_size);
+
+// What the PTX executor counted of the launches of one kernel.
+enum { DDGPU_COUNTER_CLASSES = 16 };
+typedef struct {
+  char name[96];
+  uint64_t launches;
+  uint64_t instructions[DDGPU_COUNTER_CLASSES];  // of a warp, by class
+  uint64_t lanes;                                // active in all of them
+  uint64_t branches, divergent;
+  uint64_t global_requests, global_sectors, load_sectors, store_sectors;  // sectors of 32 bytes
+  uint64_t read_bytes, written_bytes;                                     // different ones of each launch
+  uint64_t shared_requests, wavefronts, least_wavefronts;
+} ddgpu_kernel_counters;
+// Begins anew to count, or ends it.
+void ddgpu_counters_start(int on);
+// Counters of the kernel number index, by name; 0 where there are no more.
+int ddgpu_counters_read(int index, ddgpu_kernel_counters* counters);
+// The name of a class of instructions, null where there are no more.
+const char* ddgpu_counters_class(int index);
 
 #ifdef __cplusplus
 }

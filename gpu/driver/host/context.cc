@@ -90,7 +90,7 @@ Result device_get_name(char* name, int len, CUdevice dev) {
   if (name == nullptr || len <= 0) return CUDA_ERROR_INVALID_VALUE;
   Lock lock(driver->mutex);
   if (find_device(dev) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  snprintf(name, len, "host device %d (%s)", dev, variant_name(Precision::fp32));
+  snprintf(name, len, "host device %d (%s)", dev, driver->config.ptx ? "ptx" : variant_name(Precision::fp32));
   return CUDA_SUCCESS;
 }
 
@@ -134,7 +134,7 @@ Result device_get_attribute(int* value, CUdevice_attribute attribute, CUdevice d
     case CU_DEVICE_ATTRIBUTE_WARP_SIZE: *value = kWarp; break;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = device->workers->threads(); break;
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: *value = 2048; break;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = kMajor; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = driver->config.ptx ? kMajorPtx : kMajor; break;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = kMinor; break;
     case CU_DEVICE_ATTRIBUTE_TOTAL_CONSTANT_MEMORY: *value = 65536; break;
     case CU_DEVICE_ATTRIBUTE_INTEGRATED:
@@ -338,6 +338,7 @@ CUresult open(const ddgpu_host_config& config, char* error, size_t size) {
   driver->closing = driver->stopping = false;
   driver->allocs = driver->copies = driver->launches = 0;
   driver->detail.clear();
+  if (config.ptx) driver->config.gpu_tiles = 1;  // what modules get that ask for the compiled kernels
   if (!choose_variants(error, size)) return CUDA_ERROR_NO_BINARY_FOR_GPU;
   generation++;
   const int devices = config.devices > 0 ? config.devices : 1;

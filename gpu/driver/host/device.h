@@ -35,6 +35,7 @@ class Workers;
 constexpr int kMajor = 7, kMinor = 0, kWarp = 32;
 // The emulated driver: its version of CUDA, and the newest PTX and target that it takes; the instructions of sm_80 run on any host.
 constexpr int kCuda = 11040, kPtx = 74, kTarget = 80;
+constexpr int kMajorPtx = 8;  // with mma, ldmatrix and cp.async, where the PTX itself is run
 constexpr unsigned kMaxThreads = 1024, kMaxGridYZ = 65535, kMaxGridX = 0x7fffffff, kMaxBlockZ = 64;
 constexpr size_t kShared = 48 * 1024, kSharedOptIn = 96 * 1024;  // twice as much for float64, which exists here only
 constexpr int kRegisters = 65536, kMaxRegistersPerThread = 255;
@@ -105,10 +106,17 @@ struct Event {
 // Which build of the kernels serves a module.
 enum class Precision { fp32, tf32, bf16, fp64 };
 
+namespace ptx {
+struct Module;
+struct Program;
+struct Task;
+}  // namespace ptx
+
 struct Module {
   Context* context;
   Precision precision;
   size_t reals() const { return precision == Precision::fp64 ? 2 : 1; }  // size of a sum in units of a float
+  std::shared_ptr<ptx::Module> program;                                  // where the PTX itself is run, else null
   std::string ptx;
   std::map<std::string, struct Function*> functions;
   std::map<std::string, std::pair<CUdeviceptr, size_t>> globals;
@@ -138,6 +146,7 @@ struct Function {
   Context* context;
   Module* module;
   const simt::Entry* entry;
+  const ptx::Program* program = nullptr;  // where the PTX itself is run
   size_t max_dynamic_shared = kShared;
   int registers = 0;  // per thread, by ptxas for the emulated chip; 0 when not known
 };
@@ -262,6 +271,8 @@ const simt::Entry* find_entry(const std::string& name, Precision p);
 // Whether an entry that the precision lacks in the CPU's configuration exists in the GPU's.
 bool only_gpu_tiles(const std::string& name, Precision p);
 const simt::Global* find_global(const std::string& name, Precision p);
+// Gives a variable of a module its memory and its value.
+Result place_global(Module& module, const std::string& name, const void* data, size_t bytes);
 int find_registers(const std::string& name, Precision p);
 bool choose_variants(char* error, size_t size);
 
@@ -270,6 +281,7 @@ struct Launch {
   simt::Index grid, block;
   size_t dynamic_shared, shared_limit;
   void* args[simt::max_params];
+  ptx::Task* task = nullptr;  // where the PTX itself is run
 };
 
 // The entry points of each file.

@@ -1,5 +1,6 @@
 // Modules, functions and launches. A module is PTX text, as on a GPU; its entries are served by the kernels that were compiled
-// for the CPU from the same sources. A first line "// ddgpu precision=bf16" (tf32, fp64) asks for that build of them.
+// for the CPU from the same sources, or, on --devices ptx, by the PTX itself. A first line "// ddgpu precision=bf16" (tf32, fp64)
+// asks for that build of them, "executor=compiled" on it for the compiled ones where the PTX would be run.
 #include <stdio.h>
 #include <string.h>
 
@@ -8,6 +9,7 @@
 
 #include "host/block.h"
 #include "host/device.h"
+#include "host/ptx/load.h"
 #include "host/workers.h"
 
 extern "C" {
@@ -36,7 +38,9 @@ std::string variants[4];
 
 class Kernel : public Work {
  public:
-  Kernel(const Launch& launch, void* const* params) : launch_(launch) {
+  Kernel(const Launch& launch, void* const* params, const Function& function)
+      : launch_(launch), context_(function.context), program_(function.module->program), task_{function.program, {}} {
+    if (task_.program != nullptr) launch_.task = &task_;
     const simt::Entry& entry = *launch.entry;
     for (int i = 0; i < entry.params; i++) {
       memcpy(&values_[i], params[i], entry.sizes[i]);
@@ -67,6 +71,7 @@ class Kernel : public Work {
         note();
         return CUDA_SUCCESS;
       }
+      if (launch_.task != nullptr) task_.ranges = ptx::reachable_memory(*context_);
     }
     return device.workers->run(launch_);
   }
@@ -101,6 +106,9 @@ class Kernel : public Work {
   }
 
   Launch launch_;
+  Context* context_;
+  std::shared_ptr<ptx::Module> program_;  // outlives the module's handle
+  ptx::Task task_;
   uint64_t values_[simt::max_params] = {};
 };
 
@@ -118,7 +126,26 @@ std::vector<std::string> names_after(const std::string& ptx, const char* keyword
   return names;
 }
 
-const char* const kPrecision = "// ddgpu precision=";
+// The settings of a first line "// ddgpu key=value …". False: one is unknown, and the log says so.
+bool read_settings(const std::string& ptx, Precision* precision, bool* compiled, std::string* log) {
+  const std::string head = "// ddgpu ";
+  if (ptx.compare(0, head.size(), head) != 0) return true;
+  std::istringstream words(ptx.substr(head.size(), ptx.find('\n') - head.size()));
+  for (std::string word; words >> word;) {
+    const size_t equals = std::min(word.find('='), word.size());
+    const std::string key = word.substr(0, equals), value = word.substr(std::min(equals + 1, word.size()));
+    const auto found = std::find(std::begin(kPrecisions), std::end(kPrecisions), value);
+    if (key == "precision" && found != std::end(kPrecisions)) {
+      *precision = static_cast<Precision>(found - std::begin(kPrecisions));
+    } else if (key == "executor" && value == "compiled") {
+      *compiled = true;
+    } else {
+      *log = "the first line asks for " + word + ": want precision=fp32, tf32, bf16 or fp64, or executor=compiled";
+      return false;
+    }
+  }
+  return true;
+}
 
 Result load(CUmodule* handle, const char* image, std::string* log) {
   Lock lock(driver->mutex);
@@ -170,7 +197,11 @@ Result get_function(CUfunction* handle, CUmodule module_handle, const char* name
     auto function = std::make_shared<Function>();
     function->context = context;
     function->module = module;
-    function->entry = find_entry(name, module->precision);
+    if (module->program != nullptr) {
+      ptx::find_program(*module->program, name, &function->program, &function->entry);
+    } else {
+      function->entry = find_entry(name, module->precision);
+    }
     function->registers = find_registers(name, module->precision);
     function->max_dynamic_shared = kShared * module->reals();
     it->second = function.get();
@@ -178,6 +209,15 @@ Result get_function(CUfunction* handle, CUmodule module_handle, const char* name
   }
   *handle = reinterpret_cast<CUfunction>(it->second);
   return CUDA_SUCCESS;
+}
+
+bool global_data(const Module& module, const std::string& name, const void** data, size_t* bytes) {
+  if (module.program != nullptr) return ptx::find_variable(*module.program, name, data, bytes);
+  const simt::Global* const global = find_global(name, module.precision);
+  if (global == nullptr || module.ptx.find(" " + name + "[") == std::string::npos) return false;
+  *data = global->data;
+  *bytes = global->bytes;
+  return true;
 }
 
 Result get_global(CUdeviceptr* ptr, size_t* bytes, CUmodule module_handle, const char* name) {
@@ -189,14 +229,11 @@ Result get_global(CUdeviceptr* ptr, size_t* bytes, CUmodule module_handle, const
   if (name == nullptr) return CUDA_ERROR_INVALID_VALUE;
   auto it = module->globals.find(name);
   if (it == module->globals.end()) {
-    const simt::Global* const global = find_global(name, module->precision);
-    const std::string declared = std::string(" ") + name + "[";
-    if (global == nullptr || module->ptx.find(declared) == std::string::npos) return CUDA_ERROR_NOT_FOUND;
-    Result r;
-    const uintptr_t memory = allocate(*context, global->bytes, false, &r);
-    if (r != CUDA_SUCCESS) return r;
-    memcpy(reinterpret_cast<void*>(memory), global->data, global->bytes);
-    it = module->globals.emplace(name, std::make_pair(memory, global->bytes)).first;
+    const void* data;
+    size_t size;
+    if (!global_data(*module, name, &data, &size)) return CUDA_ERROR_NOT_FOUND;
+    if (const Result r = place_global(*module, name, data, size)) return r;
+    it = module->globals.find(name);
   }
   if (ptr != nullptr) *ptr = it->second.first;
   if (bytes != nullptr) *bytes = it->second.second;
@@ -210,10 +247,13 @@ Result get_attribute(int* value, CUfunction_attribute attribute, CUfunction hand
   if (value == nullptr) return CUDA_ERROR_INVALID_VALUE;
   switch (attribute) {
     case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = function->entry->threads; break;
+    case CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES:
+      *value = function->program == nullptr ? 0 : static_cast<int>(function->program->shared_bytes);
+      break;
     case CU_FUNC_ATTRIBUTE_NUM_REGS: *value = function->registers; break;
     case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *value = static_cast<int>(function->max_dynamic_shared); break;
     case CU_FUNC_ATTRIBUTE_PTX_VERSION:
-    case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *value = kMajor * 10 + kMinor; break;
+    case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *value = (driver->config.ptx ? kMajorPtx : kMajor) * 10 + kMinor; break;
     default: *value = 0; break;
   }
   return CUDA_SUCCESS;
@@ -263,8 +303,11 @@ Result launch_kernel(CUfunction handle, unsigned gx, unsigned gy, unsigned gz, u
   }
   const size_t own = kShared * function->module->reals();
   const size_t limit = function->max_dynamic_shared > own ? kSharedOptIn * function->module->reals() : own;
+  if (function->program != nullptr && function->program->shared_bytes + shared > limit) {
+    return invalid("static and dynamic shared memory beyond the limit");
+  }
   Launch launch{&entry, {gx, gy, gz}, {bx, by, bz}, shared, limit, {}};
-  auto work = std::make_shared<Kernel>(launch, params);
+  auto work = std::make_shared<Kernel>(launch, params, *function);
   if (const Result r = work->check(*context)) return r;
   return submit(*stream, std::move(work));
 }
@@ -302,16 +345,8 @@ bool built(const char* variant) {
 
 Result read_ptx(Module& module, std::string* log) {
   module.precision = Precision::fp32;
-  if (module.ptx.compare(0, strlen(kPrecision), kPrecision) == 0) {
-    const size_t length = strlen(kPrecision);
-    const std::string asked = module.ptx.substr(length, module.ptx.find('\n') - length);
-    const auto found = std::find(std::begin(kPrecisions), std::end(kPrecisions), asked);
-    if (found == std::end(kPrecisions)) {
-      *log = "the first line asks for precision=" + asked + ": want fp32, tf32, bf16 or fp64";
-      return CUDA_ERROR_INVALID_PTX;
-    }
-    module.precision = static_cast<Precision>(found - std::begin(kPrecisions));
-  }
+  bool compiled = false;
+  if (!read_settings(module.ptx, &module.precision, &compiled, log)) return CUDA_ERROR_INVALID_PTX;
   if (module.ptx.find(".version") == std::string::npos || module.ptx.find(".target") == std::string::npos) {
     *log = "the image is not PTX: no .version or .target";
     return CUDA_ERROR_INVALID_PTX;
@@ -321,6 +356,7 @@ Result read_ptx(Module& module, std::string* log) {
   sscanf(module.ptx.c_str() + module.ptx.find(".target"), ".target sm_%d", &target);
   if (major * 10 + minor > kPtx) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
   if (target > kTarget) return CUDA_ERROR_NO_BINARY_FOR_GPU;
+  if (driver->config.ptx && !compiled) return ptx::load(module, log);
   for (const std::string& name : names_after(module.ptx, ".entry")) {
     if (find_entry(name, module.precision) == nullptr) {
       if (only_gpu_tiles(name, module.precision)) continue;  // not found, as in a module without it
@@ -329,6 +365,15 @@ Result read_ptx(Module& module, std::string* log) {
     }
     module.functions[name] = nullptr;
   }
+  return CUDA_SUCCESS;
+}
+
+Result place_global(Module& module, const std::string& name, const void* data, size_t bytes) {
+  Result r;
+  const uintptr_t memory = allocate(*module.context, bytes, false, &r);
+  if (r != CUDA_SUCCESS) return r;
+  memcpy(reinterpret_cast<void*>(memory), data, bytes);
+  module.globals.emplace(name, std::make_pair(memory, bytes));
   return CUDA_SUCCESS;
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "host/block.h"
+#include "host/ptx/executor.h"
 
 namespace host {
 
@@ -35,6 +36,7 @@ void futex_wake_all(std::atomic<uint32_t>* word) {
 
 Workers::Workers(int threads, const ddgpu_host_config& config) : threads_(threads), config_(config) {
   for (int i = 0; i < threads; i++) blocks_.push_back(std::make_unique<Block>(config));
+  for (int i = 0; i < threads && config.ptx; i++) executors_.push_back(std::make_unique<ptx::Executor>(config));
   for (int i = 1; i < threads; i++) helpers_.emplace_back([this, i] { help(i); });
 }
 
@@ -54,7 +56,8 @@ Result Workers::run(const Launch& launch) {
   launch_count_++;
   next_.store(0, std::memory_order_relaxed);
   result_.store(0, std::memory_order_relaxed);
-  if (threads_ > 1 && total_ > 1) {
+  const bool alone = launch.task != nullptr && ptx::counting();  // what is counted is not shared
+  if (threads_ > 1 && total_ > 1 && !alone) {
     open_.store(true);
     round_.fetch_add(1);
     if (sleepers_.load() > 0) futex_wake_all(&round_);
@@ -64,6 +67,7 @@ Result Workers::run(const Launch& launch) {
   } else {
     take_blocks(0);
   }
+  if (alone) executors_[0]->finish(launch);
   return static_cast<Result>(result_.load());
 }
 
@@ -106,7 +110,9 @@ void Workers::run_blocks(int index) {
       const simt::Index block{static_cast<unsigned>(at % launch.grid.x),
                               static_cast<unsigned>(at / launch.grid.x % launch.grid.y),
                               static_cast<unsigned>(at / launch.grid.x / launch.grid.y)};
-      if (const Result r = blocks_[index]->run(launch, block)) {
+      const Result r =
+          launch.task == nullptr ? blocks_[index]->run(launch, block) : executors_[index]->run(launch, launch_count_, block);
+      if (r != CUDA_SUCCESS) {
         int none = 0;
         result_.compare_exchange_strong(none, r);
         next_.store(total);

@@ -13,6 +13,9 @@ namespace host {
 const char* variant_name(Precision p);
 
 class Block;  // runs one block at a time (block.cc)
+namespace ptx {
+class Executor;  // the same for PTX (ptx/executor.cc)
+}
 
 class Workers {
  public:
@@ -29,7 +32,8 @@ class Workers {
 
   const int threads_;
   const ddgpu_host_config config_;
-  std::vector<std::unique_ptr<Block>> blocks_;  // one per thread; the engine's own first
+  std::vector<std::unique_ptr<Block>> blocks_;             // one per thread; the engine's own first
+  std::vector<std::unique_ptr<ptx::Executor>> executors_;  // one per thread, where PTX is run
   std::vector<std::thread> helpers_;
   // The launch under way, published by raising round_.
   const Launch* launch_ = nullptr;
