@@ -12,6 +12,7 @@ import (
 
 	"ddgpu/diffusion"
 	"ddgpu/gpu"
+	"ddgpu/gpu/driver"
 	"ddgpu/kernels"
 	"ddgpu/kernels/selftest"
 )
@@ -28,6 +29,7 @@ Examples:
    ddgpu selftest
    ddgpu selftest --devices cuda:1 --op conv_forward --op conv_backward_data
    ddgpu selftest --devices ptx --short
+   ddgpu selftest --devices ptx --precision bf16 --op conv_forward --counters
    ddgpu selftest --precision fp64 --devices host,tiles=gpu,order=reverse --seed 7`,
 		Flags: []cli.Flag{
 			devicesFlag(),
@@ -36,6 +38,7 @@ Examples:
 			precisionFlag(),
 			&cli.Uint64Flag{Name: "seed", Usage: "`SEED` of the inputs", DefaultText: "fresh"},
 			&cli.BoolFlag{Name: "short", Usage: "leave out the large shapes"},
+			&cli.BoolFlag{Name: "counters", Usage: "with --devices ptx: then what each kernel did, such as instructions, sectors and bank conflicts"},
 			&cli.BoolFlag{Name: "show-coverage", Usage: "then list every kernel with the operations that launched it"},
 			jsonFlag("print a list with the cases of each device and precision"),
 			hangFlag(),
@@ -101,6 +104,8 @@ type selftestReport struct {
 	Seed      uint64    `json:"seed"`
 	Failed    int       `json:"failed"`
 	Cases     []caseRow `json:"cases"`
+	// Counters are of all cases, where --counters asks for them.
+	Counters []driver.Counters `json:"counters,omitempty"`
 }
 
 func runSelftest(c *cli.Context) error {
@@ -128,6 +133,9 @@ func runSelftest(c *cli.Context) error {
 			precisions = []kernels.Precision{kernels.FP32, kernels.TF32, kernels.BF16}
 		}
 		options.Compiled = m.PTX
+		if c.Bool("counters") && !m.PTX {
+			return join(usagef("--counters needs --devices ptx"), m.Close())
+		}
 		return join(selftestDevices(c, m, precisions, options, alive), m.Close())
 	})
 }
@@ -160,9 +168,20 @@ func selftestDevices(c *cli.Context, m *gpu.Machine, precisions []kernels.Precis
 				row.write(w)
 			}
 		}
+		counting := c.Bool("counters")
+		driver.Count(counting)
 		of, err := selftest.Run(d, p, o)
+		if counting {
+			report.Counters = driver.Counted()
+			driver.Count(false)
+		}
 		if err != nil {
 			return err
+		}
+		if counting && !asJSON {
+			if err := writeCounters(w, report.Counters); err != nil {
+				return err
+			}
 		}
 		results = append(results, of...)
 		reports = append(reports, report)

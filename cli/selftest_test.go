@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ddgpu/gpu"
+	"ddgpu/gpu/driver"
 	"ddgpu/kernels"
 	"ddgpu/kernels/selftest"
 )
@@ -51,5 +52,22 @@ func TestSelftestSaysWhatIsWrong(t *testing.T) {
 		if test.failed && exitCode(err) != exitError {
 			t.Errorf("%s: exit code %d", test.op.Name, exitCode(err))
 		}
+	}
+}
+
+func TestCountersTable(t *testing.T) {
+	var out strings.Builder
+	err := writeCounters(&out, []driver.Counters{{Kernel: "k", Launches: 3, Instructions: map[string]uint64{"mma": 30, "integer": 70}, Lanes: 1600,
+		Branches: 8, Divergent: 2, GlobalRequests: 10, GlobalSectors: 45, LoadSectors: 25, StoreSectors: 20, ReadBytes: 400,
+		WrittenBytes: 640, Wavefronts: 6, LeastWavefronts: 4}, {Kernel: "idle"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(out.String(), "\n")
+	if got, want := strings.Join(strings.Fields(lines[1]), " "), "k 3 100 16.0 25.0% 4.5 1.50 2.00 1.00 integer 70%, mma 30%"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if !strings.HasPrefix(lines[2], "idle ") || strings.Contains(lines[2], "NaN") {
+		t.Errorf("%q", lines[2])
 	}
 }

@@ -107,6 +107,26 @@ func TestPTX(t *testing.T) {
 	}
 }
 
+// A kernel whose PTX gives another result than what was compiled for the CPU fails the case.
+func TestPTXDiffersFromCompiled(t *testing.T) {
+	for _, off := range []float64{0, 1e-4} {
+		var runs float64
+		op := Op{Name: "scale", Cases: []Case{{Shape: "1", Bound: 1e-5, Build: func(b *Builder) {
+			by := 1 + off*runs
+			runs++
+			x, y := b.In([]float64{3}), b.Out("y", []float64{3 * by})
+			b.Launch(func(q *kernels.Queue) { q.Scale(1, y, x, by) })
+		}}}}
+		onDevice(t, "ptx", func(d *gpu.Device) error {
+			results, err := Run(d, kernels.FP32, Options{Ops: []Op{op}, Compiled: true})
+			if err == nil && (runs != 2 || len(results) != 1 || results[0].Pass() != (off == 0)) {
+				t.Errorf("off by %g: %v after %g runs", off, results, runs)
+			}
+			return err
+		})
+	}
+}
+
 func same(t *testing.T, want, got []Result, what string) {
 	t.Helper()
 	if len(want) != len(got) {
