@@ -16,7 +16,7 @@ constexpr int kVec = 16;                              // values per vector
 constexpr int kElementThreads = 1, kElements = 4096;  // elementwise kernels: threads per block, consecutive elements per thread
 #else
 constexpr int kWarp = 32;
-constexpr int kVec = 16 / sizeof(real);  // 128 bits of a tensor of reals
+constexpr int kVec = sizeof(real) == 2 ? 8 : 4;  // 128 bits of bf16 or float
 constexpr int kElementThreads = 256, kElements = kVec;
 #endif
 

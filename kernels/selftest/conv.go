@@ -436,6 +436,11 @@ func convOps() []Op {
 		weight = append(weight, convBackwardWeightCase(conv(7, 4, 3, 16, 48, 3, 3, 1, one), s))
 		weight = append(weight, convBackwardWeightCase(conv(7, 3, 5, 3, 5, 3, 3, 2, rightBottom), s))
 	}
+	// More than six tiles of 128×128: large tiles on tensor cores, and medium ones.
+	weight = append(weight,
+		convBackwardWeightCase(conv(2, 4, 3, 96, 128, 3, 3, 1, one), kernels.Shards{Count: 2, Size: 1}),
+		convBackwardWeightCase(conv(2, 3, 4, 128, 128, 3, 3, 1, one), kernels.Shards{Count: 1, Size: 2}),
+		convBackwardWeightCase(conv(1, 3, 3, 128, 64, 3, 3, 1, one), kernels.Shards{Count: 1, Size: 1}))
 	// Shards of tiles enough for the host's Winograd: edges of tiles, more channels than a block has, a short shard and an empty one.
 	weight = append(weight,
 		convBackwardWeightCase(conv(5, 12, 9, 32, 48, 3, 3, 1, one), kernels.Shards{Count: 2, Size: 3}),
