@@ -45,7 +45,7 @@ type Case struct {
 
 // All is every operation.
 func All() []Op {
-	return slices.Concat(
+	return generated(slices.Concat(
 		convOps(),
 		attentionOps(),
 		diffusionOps(),
@@ -56,7 +56,7 @@ func All() []Op {
 		resampleOps(),
 		reduceOps(),
 		peakOps(),
-	)
+	))
 }
 
 // Options choose what runs. The zero value runs everything once on fresh random inputs.

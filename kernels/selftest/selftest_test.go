@@ -3,6 +3,7 @@ package selftest
 import (
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,7 +54,7 @@ func TestHostTiles(t *testing.T) {
 func TestGPUTiles(t *testing.T) {
 	for _, r := range []kernels.Precision{kernels.FP32, kernels.FP64} {
 		t.Run(r.String(), func(t *testing.T) {
-			o := Options{Seed: rand.Uint64(), Short: testing.Short()}
+			o := Options{Seed: rand.Uint64(), Short: !nightly}
 			forward := run(t, "host,tiles=gpu", r, o)
 			orders := []string{"reverse", "ahead", "random:17"}
 			if driver.Sanitizer() == "thread" {
@@ -135,6 +136,35 @@ func same(t *testing.T, want, got []Result, what string) {
 	for i, w := range want {
 		if got[i].Hash != w.Hash {
 			t.Errorf("%s %s: other bits with %s (seed %d)", w.Op, w.Shape, what, w.Seed)
+		}
+	}
+}
+
+// Every kernel of the tensor cores' precisions is launched by as many cases as are promised.
+func TestEnoughCases(t *testing.T) {
+	for _, p := range []kernels.Precision{kernels.TF32, kernels.BF16} {
+		cases := map[string]int{}
+		onDevice(t, "host,tiles=gpu", func(d *gpu.Device) error {
+			return onQueue(d, p, func(q *kernels.Queue) error {
+				for _, op := range All() {
+					for _, c := range op.Cases {
+						names, err := namesOf(d, q, c)
+						if err != nil {
+							return err
+						}
+						slices.Sort(names)
+						for _, name := range slices.Compact(names) {
+							cases[name]++
+						}
+					}
+				}
+				return nil
+			})
+		})
+		for _, name := range slices.Concat(kernels.Declared(false), kernels.Declared(true)) {
+			if cases[name] < enoughCases {
+				t.Errorf("%v: %d cases launch %s, want %d", p, cases[name], name, enoughCases)
+			}
 		}
 	}
 }
