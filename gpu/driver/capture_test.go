@@ -4,6 +4,8 @@ import (
 	"testing"
 	"unsafe"
 
+	"ddgpu/gpu/driver/testkernels"
+
 	"gorgonia.org/cu"
 )
 
@@ -21,6 +23,8 @@ func TestForbiddenInCapture(t *testing.T) {
 	ctx := open(t, "host,tiles=gpu")
 	p := memory(t, 64)
 	f := kernel(t, "fill")
+	order := must(LoadModule(testkernels.PTX("order")))(t)
+	event := must(cu.MakeEvent(0))(t)
 	var host [64]float32
 	for _, c := range []struct {
 		name string
@@ -34,6 +38,9 @@ func TestForbiddenInCapture(t *testing.T) {
 		{"allocate pinned memory", CaptureUnsupported, func(cu.Stream) error { _, err := AllocHost(4); return err }},
 		{"free", CaptureUnsupported, func(cu.Stream) error { return cu.MemFree(cu.DevicePtr(p)) }},
 		{"load a module", CaptureUnsupported, func(cu.Stream) error { _, err := LoadModule(""); return err }},
+		{"load a kernel", CaptureUnsupported, func(cu.Stream) error { _, err := order.Function("order"); return err }},
+		{"ask for a captured event", CapturedEvent, func(s cu.Stream) error { ok(t, event.Record(s)); return event.Query() }},
+		{"wait for a captured event", CapturedEvent, func(s cu.Stream) error { ok(t, event.Record(s)); return event.Synchronize() }},
 		{"launch on the null stream", CaptureImplicit, func(cu.Stream) error { return start(f, 64, p, 64) }},
 		{"copy synchronously", CaptureImplicit, func(cu.Stream) error {
 			return cu.MemcpyDtoH(unsafe.Pointer(&host[0]), cu.DevicePtr(p), 4)
@@ -50,8 +57,12 @@ func TestForbiddenInCapture(t *testing.T) {
 	}
 	// The context works on.
 	ok(t, finish(f, 64, p, 64))
+	// A kernel that is loaded may be asked for.
+	_ = must(order.Function("order"))(t)
+	_, err := capture(t, CaptureThreadLocal, func(cu.Stream) { _ = must(order.Function("order"))(t) })
+	ok(t, err)
 	// A relaxed capture allows them.
-	_, err := capture(t, CaptureRelaxed, func(cu.Stream) { memory(t, 4) })
+	_, err = capture(t, CaptureRelaxed, func(cu.Stream) { memory(t, 4) })
 	ok(t, err)
 }
 
@@ -145,4 +156,21 @@ func TestGraphArguments(t *testing.T) {
 	}
 	ok(t, cu.MemFree(cu.DevicePtr(p)))
 	expect(t, exec.Launch(stream), IllegalAddress, "freed")
+}
+
+// A graph does not outlive the kernels that it launches.
+func TestGraphOfUnloadedKernels(t *testing.T) {
+	open(t, "host,tiles=gpu")
+	module := must(LoadModule(testkernels.PTX("fill")))(t)
+	f := must(module.Function("fill"))(t)
+	p := memory(t, 64)
+	stream := must(cu.MakeStream(cu.NonBlocking))(t)
+	ok(t, BeginCapture(stream, CaptureThreadLocal))
+	ok(t, Launch(f, [3]int{1, 1, 1}, [3]int{64, 1, 1}, 0, stream, []uint64{p, 64}))
+	exec := must(must(EndCapture(stream))(t).Instantiate())(t)
+	ok(t, exec.Launch(stream))
+	ok(t, stream.Synchronize())
+	ok(t, module.Unload())
+	expect(t, exec.Launch(stream), InvalidHandle, "kernel fill was captured from a module that has been unloaded since")
+	ok(t, exec.Destroy())
 }

@@ -246,6 +246,9 @@ func TestPeers(t *testing.T) {
 	q := memory(t, 64)
 	expect(t, cu.MemcpyPeer(cu.DevicePtr(q), first, cu.DevicePtr(p), second, 256), InvalidValue, "")
 	ok(t, cu.MemcpyPeer(cu.DevicePtr(q), second, cu.DevicePtr(p), first, 256))
+	// So does a fill need it.
+	ok(t, cu.MemsetD8Async(cu.DevicePtr(p), 1, 256, cu.Stream{}))
 	ok(t, first.DisablePeerAccess())
+	expect(t, cu.MemsetD8Async(cu.DevicePtr(p), 1, 256, cu.Stream{}), InvalidValue, "without peer access")
 	expect(t, start(f, 64, p, 64), IllegalAddress, "without peer access")
 }

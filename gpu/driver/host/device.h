@@ -142,10 +142,10 @@ struct Link {
 };
 constexpr const char* kCubin = "\177ddgpu cubin of a host device\n";
 
-struct Function {
-  Context* context;
-  Module* module;
-  const simt::Entry* entry;
+struct Function : std::enable_shared_from_this<Function> {
+  Context* context = nullptr;
+  Module* module = nullptr;
+  const simt::Entry* entry = nullptr;
   const ptx::Program* program = nullptr;  // where the PTX itself is run
   size_t max_dynamic_shared = kShared;
   int registers = 0;  // per thread, by ptxas for the emulated chip; 0 when not known
@@ -204,7 +204,7 @@ struct Driver {
   uint64_t sequence = 0;
   uint64_t demands = 0;  // counts what was demanded of streams, so that a look for work can be repeated
   uint64_t allocs = 0, copies = 0, launches = 0;
-  uint64_t memory_changes = 0;  // counts allocations and frees, so that a check of pointers can be remembered
+  uint64_t memory_changes = 0;  // counts what takes memory or kernels away, so that a check of a graph can be remembered
   std::string detail;
   std::string notes, noted;  // launches of a dry device: those to come, those last handed out
   std::vector<std::unique_ptr<Device>> devices;
@@ -262,6 +262,8 @@ void stop_engine(Lock& lock, Device& device);
 // The error of a call that is not allowed while a capture is under way, which the call also invalidates.
 Result forbid_in_capture();
 void capture_point(Stream& stream, Event& event);
+// The error of asking for an event that was recorded in a capture, which invalidates that.
+Result refuse_captured(Event& event);
 Result capture_wait(Stream& stream, const Event& event);
 
 // Kernels (launch.cc, workers.cc).

@@ -177,6 +177,11 @@ void capture_point(Stream& stream, Event& event) {
   event.point = nullptr;
 }
 
+Result refuse_captured(Event& event) {
+  event.capture->invalid = true;
+  return CUDA_ERROR_CAPTURED_EVENT;
+}
+
 Result capture_wait(Stream& stream, const Event& event) {
   if (event.capture == nullptr) {
     // Work outside the capture cannot be part of the graph.

@@ -20,6 +20,12 @@ constexpr size_t kHuge = 2 << 20;
 
 bool counted_fault(int kind, uint64_t count) { return driver->config.fault == kind && driver->config.fault_at == count; }
 
+// Whether what runs in a context may use memory: its own, pinned memory, and that of contexts which it has peer access to.
+bool reachable(const Context& context, const Allocation& a) {
+  const auto& peers = context.peers;
+  return a.pinned || a.context == &context || std::find(peers.begin(), peers.end(), a.context) != peers.end();
+}
+
 class Copy : public Work {
  public:
   Copy(uintptr_t dst, uintptr_t src, size_t n) : dst_(dst), src_(src), n_(n) {}
@@ -164,7 +170,12 @@ Result fill(CUdeviceptr dst, T value, size_t n, CUstream handle, bool synchronou
   }
   if (dst % sizeof(T) != 0) return CUDA_ERROR_INVALID_VALUE;
   if (n == 0) return CUDA_SUCCESS;
-  if (n > SIZE_MAX / sizeof(T) || find_memory(dst, n * sizeof(T)) == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const Allocation* const a = n > SIZE_MAX / sizeof(T) ? nullptr : find_memory(dst, n * sizeof(T));
+  if (a == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (!reachable(*context, *a)) {
+    set_detail("a fill of %zu bytes at 0x%llx is of a device without peer access", n * sizeof(T), dst);
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   auto work = std::make_shared<Fill<T>>(dst, value, n);
   return synchronous ? submit_and_wait(lock, *context, std::move(work)) : submit(*stream, std::move(work));
 }
@@ -314,9 +325,7 @@ const Allocation* find_memory(uintptr_t ptr, size_t bytes) {
 Result check_pointer(Context& context, uintptr_t ptr, size_t align, const char* kernel, int index) {
   if (ptr == 0) return CUDA_SUCCESS;
   const Allocation* const a = find_memory(ptr, 1);
-  const auto& peers = context.peers;
-  if (a == nullptr ||
-      (!a->pinned && a->context != &context && std::find(peers.begin(), peers.end(), a->context) == peers.end())) {
+  if (a == nullptr || !reachable(context, *a)) {
     set_detail("kernel %s: parameter %d (0x%zx) points %s", kernel, index, ptr,
                a == nullptr ? "outside every live allocation" : "into a device without peer access");
     return fault(context, CUDA_ERROR_ILLEGAL_ADDRESS);

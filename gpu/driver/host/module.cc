@@ -38,8 +38,12 @@ std::string variants[4];
 
 class Kernel : public Work {
  public:
-  Kernel(const Launch& launch, void* const* params, const Function& function)
-      : launch_(launch), context_(function.context), program_(function.module->program), task_{function.program, {}} {
+  Kernel(const Launch& launch, void* const* params, Function& function)
+      : launch_(launch),
+        context_(function.context),
+        function_(function.weak_from_this()),
+        program_(function.module->program),
+        task_{function.program, {}} {
     if (task_.program != nullptr) launch_.task = &task_;
     const simt::Entry& entry = *launch.entry;
     for (int i = 0; i < entry.params; i++) {
@@ -77,6 +81,10 @@ class Kernel : public Work {
   }
   Result check(Context& context) override {
     const simt::Entry& entry = *launch_.entry;
+    if (function_.expired()) {
+      set_detail("kernel %s was captured from a module that has been unloaded since", entry.name);
+      return CUDA_ERROR_INVALID_HANDLE;
+    }
     for (int i = 0; i < entry.params; i++) {
       if (entry.kinds[i] != simt::Param::pointer) continue;
       if (const Result r = check_pointer(context, values_[i], entry.aligns[i], entry.name, i)) return r;
@@ -107,6 +115,7 @@ class Kernel : public Work {
 
   Launch launch_;
   Context* context_;
+  std::weak_ptr<Function> function_;
   std::shared_ptr<ptx::Module> program_;  // outlives the module's handle
   ptx::Task task_;
   uint64_t values_[simt::max_params] = {};
@@ -181,6 +190,7 @@ Result module_unload(CUmodule handle) {
   for (auto& [name, function] : module->functions) driver->functions.erase(function);
   for (auto& [name, global] : module->globals) release(global.first);
   driver->modules.erase(handle);
+  driver->memory_changes++;
   return r;
 }
 
@@ -194,6 +204,8 @@ Result get_function(CUfunction* handle, CUmodule module_handle, const char* name
   const auto it = module->functions.find(name);
   if (it == module->functions.end()) return CUDA_ERROR_NOT_FOUND;
   if (it->second == nullptr) {
+    // With lazy loading this is where a driver loads the kernel, which those before CUDA 12.3 do not during a capture.
+    if (const Result r = forbid_in_capture()) return r;
     auto function = std::make_shared<Function>();
     function->context = context;
     function->module = module;

@@ -245,7 +245,7 @@ Result event_query(CUevent handle) {
   if (const Result r = usable(&context)) return r;
   Event* const event = find(driver->events, handle);
   if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  if (event->capture != nullptr) return CUDA_ERROR_CAPTURED_EVENT;
+  if (event->capture != nullptr) return refuse_captured(*event);
   if (event->point == nullptr || event->point->done) return CUDA_SUCCESS;
   demand(*event->point->stream, event->point->sequence);
   return CUDA_ERROR_NOT_READY;
@@ -257,7 +257,7 @@ Result event_synchronize(CUevent handle) {
   if (const Result r = usable(&context)) return r;
   Event* const event = find(driver->events, handle);
   if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  if (event->capture != nullptr) return CUDA_ERROR_CAPTURED_EVENT;
+  if (event->capture != nullptr) return refuse_captured(*event);
   const std::shared_ptr<Point> point = event->point;
   if (point == nullptr) return CUDA_SUCCESS;
   if (!point->done) demand(*point->stream, point->sequence);
