@@ -6,7 +6,8 @@
 //   tree_sum    out[k] = ((p0 + p1) + (p2 + p3)) + ((p4 + p5) + (p6 + p7)), p_s = partial[s * stride + k], count a power of two
 //
 // pixel_sum: a block takes kSumChannels channels of one image; a lane of kVec channels sums every kSumLanes-th pixel in runs of
-// kRun, then lanes add up in order. shard_sum, tree_sum: a thread takes kElements elements. No order depends on the batch.
+// kRun, then lanes add up in order. shard_sum, tree_sum: a thread takes kElements elements, as
+// vectors where all rows let it. No order depends on the batch.
 // Bound: bytes.
 #include "vec.cuh"
 
@@ -69,20 +70,40 @@ DEVICE void pixel_sum_body(T* out, real* rounded, const real* x, int hw, int c) 
 #endif
 }
 
+// Elements that a thread of shard_sum takes at a time: 16 bytes.
+#ifdef SIMT_TILES_HOST
+template <class P>
+constexpr int shard_sum_vec = kVec;
+#else
+template <class P>
+constexpr int shard_sum_vec = sizeof(P) == 2 ? 8 : 4;
+#endif
+
 // grid: count x ceil(C / elements per block). images: how many there are; shard s has those from s * size.
 template <class T, class P>
 DEVICE void shard_sum_of(T* partial, long long stride, const P* per_image, int images, int size, int c) {
   const int chunk = kElementThreads * kElements;
   const int chunks = (c + chunk - 1) / chunk;
   const int s = blockIdx.x / chunks;
-  const int first = (blockIdx.x % chunks * kElementThreads + threadIdx.x) * kElements;
-  const int last = c - first > kElements ? first + kElements : c;
-  const int begin = s * size, end = images - begin > size ? begin + size : images;
-  for (int k = first; k < last; k++) {
-    T total = T(0);
-    for (int i = begin; i < end; i++) total = total + load<1>(per_image + static_cast<long long>(i) * c + k)[0];
-    partial[s * stride + k] = total;
-  }
+  const int first = static_cast<int>(blockIdx.x) % chunks * chunk, last = c - first > chunk ? first + chunk : c;
+  const int image = s * size, rows = images - image > size ? size : images - image;
+  const P* const from = per_image + static_cast<long long>(image) * c;
+  T* const to = partial + s * stride;
+  // Elements begin … end, N at a time by neighbouring threads.
+  const auto sweep = [&](int begin, int end, auto w) {
+    constexpr int N = decltype(w)::n;
+    for (int k = begin + static_cast<int>(threadIdx.x) * N; k < end; k += kElementThreads * N) {
+      vec<T, N> total = vec<T, N>::splat(T(0));
+      const P* row = from + k;
+      for (int i = 0; i < rows; i++, row += c) total = total + load<N>(row);
+      store(to + k, total);
+    }
+  };
+  constexpr int V = shard_sum_vec<P>;
+  const bool aligned = vector_rows(c) && vector_rows(static_cast<int>(stride % kVec));
+  const int whole = aligned && vector_start(partial) && vector_start(per_image) ? first + (last - first) / V * V : first;
+  sweep(first, whole, width<V>{});
+  sweep(whole, last, width<1>{});
 }
 
 template <class T>

@@ -169,6 +169,17 @@ DEVICE bool vector_rows(int c) {
 #endif
 }
 
+// True where load<kVec> may take p itself.
+template <class P>
+DEVICE bool vector_start(const P* p) {
+#ifdef SIMT_TILES_HOST
+  (void)p;
+  return true;
+#else
+  return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+#endif
+}
+
 #ifdef SIMT_HOST
 template <class T, int N>
 DEVICE vec<T, N> operator/(vec<T, N> a, vec<T, N> b) {
