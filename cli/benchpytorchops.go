@@ -118,8 +118,13 @@ func (v *versus) convSubjects(g kernels.Conv, add adder) {
 func (o *operation) weightGradient(g kernels.Conv, dy, x gpu.Ptr) {
 	s, n := o.v.shards(), g.KH*g.KW*g.Cin*g.Cout
 	partial, dw := o.scratchWide(s.Count*n), o.outWide("dw", n)
+	cut := g.WeightSegments(s.Size, o.v.precision)
+	var work gpu.Ptr
+	if sums := cut.Work(g, s.Count); sums > 0 {
+		work = o.scratchWide(int(sums))
+	}
 	o.launch = func(q *kernels.Queue) {
-		q.ConvBackwardWeight(g, s, partial, int64(n), dy, x)
+		q.ConvBackwardWeight(g, s, cut, partial, int64(n), work, dy, x)
 		q.TreeSum(s.Count, int64(n), dw, partial, int64(n))
 	}
 }

@@ -57,14 +57,14 @@ struct PixelSink {
   }
 };
 
-// c[m][n] of a matrix with rows of N values.
+// c[m - first][n] of a matrix with rows of N values.
 template <class T, class C, bool ALIGNED>
 struct MatrixSink {
   T* c;
-  int N;
+  int first, N;
   T* out;
 
-  METHOD void begin(int m) { out = c + static_cast<long long>(m) * N; }
+  METHOD void begin(int m) { out = c + static_cast<long long>(m - first) * N; }
   template <int V>
   METHOD void put(int n, vec<T, V> v) const {
     if (ALIGNED || (C::threads == 1 && n + V <= N)) {

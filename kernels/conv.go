@@ -47,7 +47,7 @@ type Shards struct{ Count, Size int }
 
 const (
 	pixelParams  = "ppppppirppi" + "iiiiiiiiiiii"
-	weightParams = "pppl" + "iiiiiiiiiiiii"
+	weightParams = "ppppl" + "iii" + "iiiiiiiiiiiii"
 )
 
 // convKernels are the entries of one operation: by tile, and whether channel counts are multiples of what the aligned ones move at once. Medium
@@ -91,16 +91,6 @@ func (q *Queue) ConvBackwardData(g Conv, dx, dy, w gpu.Ptr, e Epilogue) {
 	rows := int64(g.N) * blocks(int64(g.H), int64(g.Stride)) * blocks(int64(g.W), int64(g.Stride))
 	grid := [3]int{int(blocks(rows, int64(t[1]))), int(blocks(int64(g.Cin), int64(t[2]))), g.Stride * g.Stride}
 	q.launch(k, grid, 0, append(append([]arg{ptr(dx), ptr(dy), ptr(w)}, e.args()...), g.args()...)...)
-}
-
-// ConvBackwardWeight computes the gradient of w of each shard, partial[shard·stride + …] = [KH][KW][Cin][Cout].
-func (q *Queue) ConvBackwardWeight(g Conv, s Shards, partial gpu.Ptr, stride int64, dy, x gpu.Ptr) {
-	k := q.variant(convBackwardWeightKernels, g.backwardWeight())
-	t := q.geometry(k)
-	grid := [3]int{int(blocks(int64(g.KH*g.KW*g.Cin), int64(t[1]))), int(blocks(int64(g.Cout), int64(t[2]))), s.Count}
-	shape := g.args()
-	args := append([]arg{ptr(partial), ptr(dy), ptr(x), i64(stride), shape[0], i32(s.Size)}, shape[1:]...)
-	q.launch(k, grid, 0, args...)
 }
 
 // MostStatTiles is the most tiles of an image that ConvStatTiles can give on any device: no tile has fewer rows.

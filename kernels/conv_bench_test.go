@@ -68,7 +68,7 @@ func benchmarkConv(b *testing.B, spec string, g Conv, pass string) {
 		launch := map[string]func(){
 			"forward": func() { q.ConvForward(g, y, x, w, Epilogue{}) },
 			"data":    func() { q.ConvBackwardData(g, x, y, w, Epilogue{}) },
-			"weight":  func() { q.ConvBackwardWeight(g, shards, partial, int64(nw), y, x) },
+			"weight":  func() { q.ConvBackwardWeight(g, shards, Segments{}, partial, int64(nw), 0, y, x) },
 		}[pass]
 		launch()
 		if err := q.Stream().Sync(); err != nil {

@@ -58,4 +58,56 @@ struct Gather {
   int height, width, channels, grid_height, grid_width, step, y0, x0, direction, taps_y, taps_x;
 };
 
+// How the weight gradient of a shard is summed: rows before `row` over all of its pixels at once, those from there on in `segments` of `length`
+// pixels each, which go to a workspace [shards][segments][rows from `row` on][N]. 0 segments: nothing is cut.
+struct Segments {
+  int row, segments, length;
+};
+
+// What a block of the weight gradient makes: the tile of BM×BN from (m0, n0) on, summed over `count` pixels from `start` on behind the first one of
+// image `image`, where its shard begins. Blocks of whole sums come first, since they take longest, then those of segments.
+template <class C>
+struct WeightBlock {
+  int m0, n0, shard, segment, image, start, count;  // segment −1: none
+
+  DEVICE WeightBlock here(const Segments& cut, int M, int N, int images, int shard_size, int pixels) {
+    const int rows = (M + C::BM - 1) / C::BM, columns = (N + C::BN - 1) / C::BN;
+    const int whole = cut.segments > 0 ? cut.row / C::BM : rows, tail = rows - whole;
+    const int before = whole * columns, behind = tail * columns * cut.segments;  // blocks of a shard
+    const int shards = static_cast<int>(gridDim.x) / (before + behind), b = static_cast<int>(blockIdx.x) - shards * before;
+    WeightBlock w;
+    int row, tile;
+    if (b < 0) {
+      w.shard = static_cast<int>(blockIdx.x) / before;
+      tile = static_cast<int>(blockIdx.x) - w.shard * before;
+      w.segment = -1;
+      row = tile % whole;
+      tile /= whole;
+    } else {
+      w.shard = b / behind;
+      tile = b - w.shard * behind;
+      w.segment = tile / (tail * columns);
+      tile -= w.segment * tail * columns;
+      row = whole + tile % tail;
+      tile /= tail;
+    }
+    w.m0 = row * C::BM;
+    w.n0 = tile * C::BN;
+    w.image = w.shard * shard_size < images ? w.shard * shard_size : images;
+    const int last = w.image + shard_size < images ? w.image + shard_size : images;
+    w.start = w.segment > 0 ? w.segment * cut.length : 0;
+    w.count = (last - w.image) * pixels - w.start;
+    if (w.segment >= 0 && w.count > cut.length) w.count = cut.length;
+    if (w.count < 0) w.count = 0;
+    return w;
+  }
+  // Where the row of weights lies that `row` is.
+  template <class T>
+  METHOD T* place(T* partial, long long stride, T* work, const Segments& cut, int M, int N) const {
+    if (segment < 0) return partial + shard * stride;
+    return work + (static_cast<long long>(shard) * cut.segments + segment) * (M - cut.row) * N;
+  }
+  METHOD int row(const Segments& cut) const { return segment < 0 ? 0 : cut.row; }
+};
+
 }  // namespace SIMT_VARIANT

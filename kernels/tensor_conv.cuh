@@ -78,23 +78,28 @@ DEVICE void conv_backward_data(real* dx, const real* dy, const real* w, const T*
   }
 }
 
+// Whether the input channels of a weight gradient are whole chunks: a narrow tile leaves the others to a large one.
+template <class C, bool ALIGNED>
+constexpr bool whole_chunks = ALIGNED || C::BN < 64;
+
 // Shard s is images s·shard_size… of the launch; one past the end is empty and its partial is zeros.
 template <class T, class C, bool ALIGNED>
-DEVICE void conv_backward_weight(T* partial, const real* dy, const real* x, long long partial_stride, int images, int shard_size,
-                                 int height, int width, int cin, int cout, int kh, int kw, int stride, int pad_top, int pad_left,
-                                 int out_height, int out_width) {
+DEVICE void conv_backward_weight(T* partial, T* work, const real* dy, const real* x, long long partial_stride, int cut_row,
+                                 int segments, int length, int images, int shard_size, int height, int width, int cin, int cout,
+                                 int kh, int kw, int stride, int pad_top, int pad_left, int out_height, int out_width) {
   SHARED(char, shared, C::STAGES* C::bytes);
-  const int M = kh * kw * cin, m0 = blockIdx.x * C::BM, n0 = blockIdx.y * C::BN, shard = blockIdx.z;
-  const int first = shard * shard_size < images ? shard * shard_size : images;
-  const int last = first + shard_size < images ? first + shard_size : images;
-  const int pixels = out_height * out_width, K = (last - first) * pixels;
+  const int M = kh * kw * cin, pixels = out_height * out_width;
+  const Segments cut = {cut_row, segments, length};
+  const WeightBlock<C> w = WeightBlock<C>::here(cut, M, cout, images, shard_size, pixels);
   const Gather<real> g = {x, height, width, cin, out_height, out_width, stride, -pad_top, -pad_left, 1, kh, kw};
-  ImageColumns<C, !ALIGNED> a;
-  a.init(g, m0, M, first, K);
+  ImageColumns<C, !whole_chunks<C, ALIGNED>> a;
+  a.init(g, w.m0, M, w.image, w.start, w.count);
   MatrixAcross<C, !ALIGNED> b;
-  b.init(dy + static_cast<long long>(first) * pixels * cout, K, n0, cout);
-  const MatrixOutput<C, !ALIGNED> output = {partial + shard * partial_stride, cout};
-  tensor_block<C>(a, b, output, M, K, m0, n0, shared);
+  b.init(dy + (static_cast<long long>(w.image) * pixels + w.start) * cout, w.count, w.n0, cout);
+  float d[C::TM][C::TN][4];
+  tensor_product<C>(d, a, b, (w.count + C::BK - 1) / C::BK, shared);
+  const MatrixOutput<C, !ALIGNED> output = {w.place(partial, partial_stride, work, cut, M, cout), w.row(cut), cout};
+  output.template write<FragmentsA<C, false>>(d, M, w.m0, w.n0, shared);
 }
 
 }  // namespace SIMT_VARIANT

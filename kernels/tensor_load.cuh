@@ -231,13 +231,15 @@ struct ImageColumns {
   int left, y, x, offset;  // pixels from the thread's own on; its position in the image, its distance from the first
   int step_y, step_x, step, y_end, x_end, next_row,
       next_image;  // what a step adds, where rows and columns end, what is added there
-  int m;           // of ANY: row of the first chunk
+  int m, M;        // of ANY: row of the first chunk, and where rows end
 
-  METHOD void init(const Gather<real>& from, int m0, int M, int images_before, int pixels) {
+  // `pixels` from `start` on behind the first one of an image.
+  METHOD void init(const Gather<real>& from, int m0, int rows, int image, int start, int pixels) {
     g = from;
     const int row = static_cast<int>(threadIdx.x) / team, member = static_cast<int>(threadIdx.x) % team;
-    const real* const images = g.x + static_cast<long long>(images_before) * g.height * g.width * g.channels;
+    const real* const images = g.x + static_cast<long long>(image) * g.height * g.width * g.channels;
     m = m0;
+    M = rows;
     UNROLL for (int r = 0; r < count; r++) {
       const int c = member + (team < 8 ? r ^ row % (8 / team) : r) * team;
       const Shift s = Shift::of(g, Tap::at(m0 + c * kChunk, g.taps_x, g.channels));
@@ -247,7 +249,7 @@ struct ImageColumns {
       place[r] = P::at(row, c);
     }
     left = pixels - row;
-    const Pixel d = Pixel::at(C::BK, g.grid_height, g.grid_width), q = Pixel::at(row, g.grid_height, g.grid_width);
+    const Pixel d = Pixel::at(C::BK, g.grid_height, g.grid_width), q = Pixel::at(start + row, g.grid_height, g.grid_width);
     step_y = d.i * g.step;
     step_x = d.j * g.step;
     step = ((d.n * g.height + step_y) * g.width + step_x) * g.channels;
@@ -282,6 +284,7 @@ struct ImageColumns {
   METHOD void values(char* to, int r) const {
     const int row = static_cast<int>(threadIdx.x) / team, member = static_cast<int>(threadIdx.x) % team;
     const int c = member + (team < 8 ? r ^ row % (8 / team) : r) * team;
+    if (m + c * kChunk >= M) return;  // nobody reads these sums
     const Tap first = Tap::at(m + c * kChunk, g.taps_x, g.channels);
     const int base = Shift::of(g, first).offset;
     real v[kChunk];

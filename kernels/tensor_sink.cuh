@@ -146,11 +146,11 @@ struct PixelOutput {
   }
 };
 
-// c[m][n] of a matrix with rows of N floats, from the registers: a warp's stores fill sectors of 32 bytes.
+// c[m - first][n] of a matrix with rows of N floats, from the registers: a warp's stores fill sectors of 32 bytes.
 template <class C, bool ANY>
 struct MatrixOutput {
   acc* c;
-  int N;
+  int first, N;
 
   template <class FA>
   METHOD void write(float (&d)[C::TM][C::TN][4], int M, int m0, int n0, char* shared) const {
@@ -170,7 +170,7 @@ struct MatrixOutput {
       UNROLL_FRAGMENTS for (int h = 0; h < 2; h++) {
         const int m = m0 + w.m0 + FA::row(w.group * own_rows<C> + i, h, g);
         if (m >= M) continue;
-        acc* const to = c + static_cast<long long>(m) * N + n;
+        acc* const to = c + static_cast<long long>(m - first) * N + n;
         UNROLL_FRAGMENTS for (int j = 0; j < C::TN; j++) {
           if constexpr (ANY) {
             if (n + j * 8 < N) to[j * 8] = d[i][j][h * 2];

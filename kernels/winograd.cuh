@@ -377,17 +377,18 @@ DEVICE void winograd_outer(T* sums, const T* V, const T* D, int count, bool firs
   UNROLL for (int i = 0; i < C::TM; i++) c[i].store(sums + i * C::TN);
 }
 
-// dw [3][3][K][N], the block's part, from the tiles of images first… last of x and dy.
+// dw [3][3][K][N], the block's part, from the tiles of its images of x and dy, of `pixels` each.
 template <class T, class C>
-DEVICE void winograd_weight(T* dw, const Tiles<T>& x, const real* dy, int first, int last, int N, int out_height, int out_width) {
+DEVICE void winograd_weight(T* dw, const Tiles<T>& x, const real* dy, const WeightBlock<C>& block, int pixels, int N,
+                            int out_height, int out_width) {
   constexpr int TM = C::TM, TN = C::TN, W = TN < wide ? TN : wide, line = 64 / sizeof(T), together = kRowsMost * 9 / C::BM;
   static_assert(C::BM * together == kRowsMost * 9 && kChannels % TM == 0,
                 "a block takes the place of some of the direct product's");
-  const int K = x.channels, c0 = static_cast<int>(blockIdx.x) / together * kRowsMost, n0 = static_cast<int>(blockIdx.y) * C::BN;
-  if (blockIdx.x % together != 0) return;
+  const int row = block.m0 / C::BM, n0 = block.n0, K = x.channels, c0 = row / together * kRowsMost;
+  if (row % together != 0) return;
   const int rows = K - c0 < kRowsMost ? K - c0 : kRowsMost;
   const int columns = N - n0 < C::BN ? N - n0 : C::BN, panels = (columns + TN - 1) / TN;
-  const int tiles = (last - first) * x.tiles_y * x.tiles_x, step = tiles < kTilesStep ? tiles : kTilesStep;
+  const int tiles = block.count / pixels * x.tiles_y * x.tiles_x, step = tiles < kTilesStep ? tiles : kTilesStep;
 
   const long long planeV = rows * step + line, planeD = panels * step * TN + line, planeS = panels * rows * TN + line;
   T* const V = static_cast<T*>(simt::keep(1, (planeV + planeD + planeS) * kPositions * sizeof(T), 0, nullptr));
@@ -399,7 +400,7 @@ DEVICE void winograd_weight(T* dw, const Tiles<T>& x, const real* dy, int first,
     for (long long i = 0; i < planeS * kPositions; i++) S[i] = 0;
   }
 
-  Pixel q = {first, 0, 0};
+  Pixel q = {block.image, 0, 0};
   for (int t0 = 0; t0 < tiles; t0 += step) {
     const int count = tiles - t0 < step ? tiles - t0 : step;
     for (int t = 0; t < count; t++) {

@@ -123,6 +123,11 @@ func (o conv) needs() needs {
 // sums says whether backward adds up the pixels of the output's gradient: a vector's gradient is its own sum.
 func (o conv) sums() bool { return o.perImage || o.bias >= 0 && o.shape.OH*o.shape.OW > 1 }
 
+// segments is how backward sums the gradient of the weights.
+func (o conv) segments(s kernels.Shards, p kernels.Precision) kernels.Segments {
+	return o.shape.WeightSegments(s.Size, p)
+}
+
 func (o conv) forward(c *call) {
 	g := o.shape
 	g.N = c.images
@@ -151,7 +156,7 @@ func (o conv) backward(c *call) {
 	if o.scale != 1 {
 		c.q.Scale(int64(g.N)*int64(pixels)*int64(g.Cout), dy, dy, o.scale)
 	}
-	c.q.ConvBackwardWeight(g, c.shards, c.gradient(o.weight), c.stride(), dy, c.in(0))
+	c.q.ConvBackwardWeight(g, c.shards, o.segments(c.shards, c.precision()), c.gradient(o.weight), c.stride(), c.segments(), dy, c.in(0))
 	if o.sums() {
 		var perImage gpu.Ptr
 		if o.perImage {

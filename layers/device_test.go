@@ -22,7 +22,13 @@ type failure struct{ err error }
 // onHost runs f on the thread of a host device.
 func onHost(t testing.TB, real kernels.Precision, f func(m *machine)) {
 	t.Helper()
-	g, err := gpu.Open("host")
+	onDevice(t, "host", real, f)
+}
+
+// onDevice runs f on the thread of a device.
+func onDevice(t testing.TB, spec string, real kernels.Precision, f func(m *machine)) {
+	t.Helper()
+	g, err := gpu.Open(spec)
 	if err != nil {
 		t.Fatal(err)
 	}

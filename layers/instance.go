@@ -223,6 +223,7 @@ func (c *call) scratch(j int) gpu.Ptr { return c.address(c.node.scratch[j]) }
 func (c *call) constants() gpu.Ptr    { return c.address(c.node.constants) }
 func (c *call) moments() gpu.Ptr      { return c.address(c.node.moments) }
 func (c *call) before() gpu.Ptr       { return c.address(c.node.before) }
+func (c *call) segments() gpu.Ptr     { return c.address(c.node.segments) }
 
 // dIn and dOut are the gradients of an input and of the output; dIn is 0 where nobody wants it.
 func (c *call) dIn(j int) gpu.Ptr { return c.address(c.node.dIn[j]) }

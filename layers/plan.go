@@ -70,6 +70,7 @@ type binding struct {
 	moments                slot   // of a convolution: where it leaves statistics for a group norm; of a group norm: where they are
 	convolution            int    // of a group norm with moments: the node that left them
 	before                 slot   // of a convolution with SiLU: its output before it
+	segments               slot   // of a convolution's backward: the sums of its weight gradient's segments
 	terms                  []slot // of a fan-out: the gradients to add up
 	idle                   bool   // forward does nothing, the output is the input
 	backward               bool
@@ -157,7 +158,7 @@ func (p *planner) forward() {
 	p.at[g.x.index] = p.x
 	for i, n := range g.nodes {
 		b, need := &p.nodes[i], n.op.needs()
-		b.dOut, b.prior, b.constants, b.moments, b.before = none, none, none, none, none
+		b.dOut, b.prior, b.constants, b.moments, b.before, b.segments = none, none, none, none, none, none
 		for _, v := range n.in {
 			b.in = append(b.in, p.use(p.at[v.index], i))
 		}
@@ -203,6 +204,20 @@ func (p *planner) momentsFor(i int) {
 		p.nodes[m].moments = p.sums("statistics of "+p.Graph.nodes[m].name, 2*int64(c.shape.Cout)*int64(c.shape.MostStatTiles()), m)
 	}
 	p.nodes[i].moments, p.nodes[i].convolution = p.use(p.nodes[m].moments, i), m
+}
+
+// segmentsFor gives the backward of a convolution room for the segments of its weight gradient.
+func (p *planner) segmentsFor(i, step int) {
+	n, o := p.Graph.nodes[i], p.Options
+	c, ok := n.op.(conv)
+	if !ok {
+		return
+	}
+	if sums := c.segments(o.Shards, o.Precision).Work(c.shape, o.Shards.Count); sums > 0 {
+		s := p.new("segments of "+n.name, sums*o.Precision.AccSize(), step)
+		p.storages[s].workspace = true
+		p.back[i].segments = s
+	}
 }
 
 func (p *planner) backward() {
@@ -262,6 +277,7 @@ func (p *planner) backward() {
 			p.storages[s].workspace = true
 			b.scratch = append(b.scratch, s)
 		}
+		p.segmentsFor(i, step)
 		for j, v := range n.in {
 			var terms *[]slot // of the fan-out that v is a branch of, so far
 			if f := branchOf[v.index]; f > 0 {

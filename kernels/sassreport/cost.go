@@ -13,8 +13,16 @@ type cost struct {
 	Shape                string // of a convolution: taps, channels, image
 	Side                 int    // of a convolution's output image, pixels
 	Guessed              bool   // no formula: bytes from the machine code
+	// Runs are the blocks in the order in which they start, where not all have the same arithmetic.
+	Runs []blockRun
 	// Missed is how much of what a convolution loads through the first-level cache is not there: each pixel once for all taps.
 	Missed float64
+}
+
+// A blockRun is blocks with the same arithmetic each, with what tiles waste.
+type blockRun struct {
+	Blocks int
+	Padded float64
 }
 
 const accBytes = 4 // of sums, parameters, gradients of parameters
@@ -40,7 +48,7 @@ func costOf(l launch, geometry []int, real float64) (cost, bool) {
 type convArgs struct{ N, H, W, Cin, Cout, KH, KW, Stride, Top, Left, OH, OW int }
 
 // How many arguments the convolutions have: those that write pixels, and the weight gradient.
-const pixelArgs, weightArgs = 23, 17
+const pixelArgs, weightArgs = 23, 21
 
 // convCost: operands and output once, a residual where there is one, and what SiLU is taken of where that is kept. Vectors that an epilogue adds
 // are left out, and statistics.
@@ -69,9 +77,8 @@ func convCost(l launch, geometry []int, real float64) (cost, bool) {
 	switch {
 	case weight:
 		pass = "d weight"
-		shards := float64((c.N + size - 1) / size)
-		out.Bytes = (x+y)*real + shards*w*accBytes
-		out.Padded = 2 * tiles * float64(c.N*c.OH*c.OW)
+		out.Bytes = (x + y) * real
+		c.sums(&out, l, size, geometry)
 	case strings.HasPrefix(l.Kernel, "conv_backward_data"):
 		pass = "d input"
 		out.Bytes = (x + y + w) * real
@@ -91,6 +98,28 @@ func convCost(l launch, geometry []int, real float64) (cost, bool) {
 		out.Kind = fmt.Sprintf("conv %dx%d at %2dx%-2d, %s", c.KH, c.KW, c.OH, c.OW, pass)
 	}
 	return out, true
+}
+
+// sums adds what a weight gradient writes and computes: rows of weights from the sixth argument on in segments, of which the seventh is the number
+// and the eighth the length, others over all pixels of a shard of `size` images; blocks of these come first.
+func (c convArgs) sums(out *cost, l launch, size int, geometry []int) {
+	row, count, length := int(l.Args[5]), int(l.Args[6]), int(l.Args[7])
+	rows := c.KH * c.KW * c.Cin
+	if count == 0 {
+		row = rows
+	}
+	columns := (c.Cout + geometry[2] - 1) / geometry[2]
+	tiles := func(rows int) int { return (rows + geometry[1] - 1) / geometry[1] * columns }
+	shards := float64((c.N + size - 1) / size)
+	out.Bytes += shards * float64(c.Cout) * float64(row+(rows-row)*count) * accBytes
+	pixels := float64(c.OH * c.OW)
+	area := 2 * float64(geometry[1]*geometry[2])
+	out.Padded = area * float64(tiles(rows)*c.N) * pixels
+	if count == 0 {
+		return
+	}
+	launched := l.blocks() / (tiles(row) + tiles(rows-row)*count)
+	out.Runs = []blockRun{{launched * tiles(row), area * float64(min(size, c.N)) * pixels}, {launched * tiles(rows-row) * count, area * float64(length)}}
 }
 
 // missed is the pixels that a tile of so many output pixels sees, as a share of the pixels that its taps load.

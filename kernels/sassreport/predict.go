@@ -42,8 +42,8 @@ func (t table) find(builds []string, name, arch string) (kernel, error) {
 // portBytes is what a multiprocessor takes in a clock from the L2 cache at most.
 const portBytes = 64
 
-// predict bounds the time of a launch from below by the busiest multiprocessor, which runs ⌈blocks / multiprocessors⌉ blocks, and by the
-// bytes of DRAM. A block's warps go through the main loop as often as its part of the arithmetic takes (of the bytes, where nothing is
+// predict bounds the time of a launch from below by the busiest multiprocessor, which runs ⌈blocks / multiprocessors⌉ blocks (of different ones,
+// those that schedule gives it), and by the bytes of DRAM. A block's warps go through the main loop as often as its part of the arithmetic takes (of the bytes, where nothing is
 // multiplied), and once through everything else.
 func (g gpu) predict(k kernel, l launch, real float64) (prediction, error) {
 	c, known := costOf(l, k.Table, real)
@@ -61,11 +61,20 @@ func (g gpu) predict(k kernel, l launch, real float64) (prediction, error) {
 	case c.Padded == 0 && loop.global() > 0:
 		iterations = c.Bytes / (blocks * warps * float64(loop.global()))
 	}
-	need := g.needs(loop, warps).times(iterations).plus(g.needs(outside, warps))
-	need.DRAM = 0 // counted for the whole launch, as is the L2 cache's
-	clocks, by := need.bound()
+	block := func(iterations float64) (clocks float64, by string) {
+		need := g.needs(loop, warps).times(iterations).plus(g.needs(outside, warps))
+		need.DRAM = 0 // counted for the whole launch, as is the L2 cache's
+		return need.bound()
+	}
+	clocks, by := block(iterations)
 	rounds := float64((l.blocks() + g.Multiprocessors - 1) / g.Multiprocessors)
 	p.Seconds, p.By = clocks*rounds/g.Clock, by
+	if len(c.Runs) > 0 && loop.flops() > 0 {
+		p.Seconds = g.schedule(c.Runs, func(padded float64) float64 {
+			clocks, _ := block(padded / (warps * loop.flops()))
+			return clocks
+		}) / g.Clock
+	}
 	for product := range loop.Products {
 		p.Tensor, p.TF32 = true, product.tf32
 	}
@@ -95,6 +104,31 @@ func (g gpu) predict(k kernel, l launch, real float64) (prediction, error) {
 	return p, nil
 }
 
+// schedule is the clocks until the last block ends, when each block goes to the multiprocessor that is the first to have no other.
+func (g gpu) schedule(runs []blockRun, clocks func(padded float64) float64) float64 {
+	busy := make([]float64, g.Multiprocessors) // until when, as a heap whose first is the least
+	for _, r := range runs {
+		each := clocks(r.Padded)
+		for range r.Blocks {
+			busy[0] += each
+			for i := 0; ; {
+				least := i
+				for _, child := range []int{2*i + 1, 2*i + 2} {
+					if child < len(busy) && busy[child] < busy[least] {
+						least = child
+					}
+				}
+				if least == i {
+					break
+				}
+				busy[i], busy[least] = busy[least], busy[i]
+				i = least
+			}
+		}
+	}
+	return slices.Max(busy)
+}
+
 // peak is the arithmetic per second that a launch is measured by: mma.sync's, or float32's.
 func (g gpu) peak(p prediction) float64 {
 	perClock := g.Lanes
@@ -116,7 +150,7 @@ func (g gpu) share(p prediction, withL2 bool) float64 {
 // predictStep predicts every launch of a step.
 func (g gpu) predictStep(t table, s step) ([]prediction, error) {
 	var all []prediction
-	for _, l := range s.Launches {
+	for i, l := range s.Launches {
 		k, err := t.find(s.builds(), l.Kernel, g.Arch)
 		if err != nil {
 			return nil, err
@@ -124,6 +158,9 @@ func (g gpu) predictStep(t table, s step) ([]prediction, error) {
 		p, err := g.predict(k, l, s.real())
 		if err != nil {
 			return nil, err
+		}
+		if i > 0 && l.Kernel == "shard_sum" && len(all[i-1].Runs) > 0 { // of its segments
+			p.Kind, p.Side = all[i-1].Kind, all[i-1].Side
 		}
 		all = append(all, p)
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,8 +42,12 @@ func TestCost(t *testing.T) {
 		{conv("conv_backward_data_large", [3]int{256, 2, 1}, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 128, 16, 16, 96, 100, 3, 3, 1, 1, 1, 16, 16), []int{128, 128, 64, 4}, 4,
 			cost{Bytes: 4 * (c*(96+100) + 9*96*100), FLOPs: 2 * c * 9 * 96 * 100, Padded: 2 * c * 9 * 128 * 100}},
 		// 8 shards of 16 images; 9·96 = 864 rows in 7 tiles.
-		{conv("conv_backward_weight_large", [3]int{7, 2, 8}, 1, 1, 1, 1e6, 128, 16, 16, 16, 96, 100, 3, 3, 1, 1, 1, 16, 16), []int{128, 128, 64, 4}, 2,
+		{conv("conv_backward_weight_large", [3]int{7 * 2 * 8, 1, 1}, 1, 0, 1, 1, 1e6, 0, 0, 0, 128, 16, 16, 16, 96, 100, 3, 3, 1, 1, 1, 16, 16), []int{128, 128, 64, 4}, 2,
 			cost{Bytes: 2*c*(96+100) + 4*8*9*96*100, FLOPs: 2 * c * 9 * 96 * 100, Padded: 2 * c * 7 * 128 * 128}},
+		// Of the 7 tiles, 4 over all of a shard's 4096 pixels, 3 in 3 segments of 1408.
+		{conv("conv_backward_weight_large", [3]int{(4 + 3*3) * 2 * 8, 1, 1}, 1, 1, 1, 1, 1e6, 512, 3, 1408, 128, 16, 16, 16, 96, 100, 3, 3, 1, 1, 1, 16, 16), []int{128, 128, 64, 4}, 2,
+			cost{Bytes: 2*c*(96+100) + 4*8*(512+3*(864-512))*100, FLOPs: 2 * c * 9 * 96 * 100, Padded: 2 * c * 7 * 128 * 128,
+				Runs: []blockRun{{4 * 2 * 8, 2 * 128 * 64 * 4096}, {3 * 3 * 2 * 8, 2 * 128 * 64 * 1408}}}},
 		{launch{Kernel: "attention_forward_64", Grid: [3]int{6 * 4 * 3, 1, 1}, Block: 128, Args: []float64{1, 1, 1, 1, 1, 144, 4, 64, 0.125}}, []int{128, 64}, 2,
 			cost{Bytes: 4 * 6 * 4 * 144 * 64 * 2, FLOPs: 4 * 6 * 4 * 144 * 144 * 64, Padded: 4 * 6 * 4 * 192 * 144 * 64}},
 		{launch{Kernel: "groupnorm_backward", Grid: [3]int{128 * 4, 1, 1}, Block: 256, Args: []float64{1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1024, 128, 32, 32, 1, 1}}, []int{256, 32, 4}, 2,
@@ -52,7 +57,7 @@ func TestCost(t *testing.T) {
 		{launch{Kernel: "tree_sum", Grid: [3]int{10, 1, 1}, Block: 256, Args: []float64{1, 1, 5000, 8, 4000}}, []int{256, 4}, 2, cost{Bytes: 9 * 4000 * 4}},
 	} {
 		got, known := costOf(x.launch, x.geometry, x.real)
-		if !known || got.Bytes != x.want.Bytes || got.FLOPs != x.want.FLOPs || got.Padded != x.want.Padded {
+		if !known || got.Bytes != x.want.Bytes || got.FLOPs != x.want.FLOPs || got.Padded != x.want.Padded || !slices.Equal(got.Runs, x.want.Runs) {
 			t.Errorf("%s: %+v, want %+v", x.launch.Kernel, got, x.want)
 		}
 	}
@@ -113,6 +118,14 @@ func TestPredict(t *testing.T) {
 	k.Body.Total = 160 // ten instructions for each of the matrix products' two: 160·72 + 400 instead of 16·4 + …
 	if p, _ = g.predict(k, l, 2); p.By != "issue" || math.Abs(p.Seconds-3*(160*72+400)/1.41e9) > 1e-12 {
 		t.Errorf("%v s by %s, by issue expected", p.Seconds, p.By)
+	}
+	// 108 blocks of 4 and 100 of 1, when a block of 4 units takes 4: of 108 multiprocessors 100 have both.
+	if got := g.schedule([]blockRun{{108, 4}, {100, 1}}, func(padded float64) float64 { return padded }); got != 5 {
+		t.Errorf("%v clocks, 5 expected", got)
+	}
+	// 60 of 2, then 130 of 1: 48 multiprocessors take two of these, the others are free for the other 34 then.
+	if got := g.schedule([]blockRun{{60, 2}, {130, 1}}, func(padded float64) float64 { return padded }); got != 3 {
+		t.Errorf("%v clocks, 3 expected", got)
 	}
 	l.Shared = 200 << 10
 	if _, err := g.predict(k, l, 2); err == nil {

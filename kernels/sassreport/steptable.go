@@ -190,7 +190,7 @@ func convolutions(t *strings.Builder, shown []gpu, all [][]prediction) {
 	for i, g := range shown {
 		var ideal, bound, l2 float64
 		for _, p := range all[i] {
-			if p.Shape != "" && p.Side >= leastSide {
+			if p.Side >= leastSide { // with the sums of segments
 				ideal += p.FLOPs / g.peak(p)
 				bound += p.Seconds
 				l2 += max(p.Seconds, p.L2)

@@ -367,8 +367,19 @@ func halves(s kernels.Shards, n int, launch func(first int, s kernels.Shards, be
 	launch(half, kernels.Shards{Count: s.Count - half, Size: s.Size}, before, n-before)
 }
 
+// convBackwardWeightCase is summed as the network's are.
 func convBackwardWeightCase(g kernels.Conv, s kernels.Shards) Case {
-	shape := fmt.Sprintf("%s in %d shards of %d", convShape(g), s.Count, s.Size)
+	return cutWeightCase(g, s, "", func(p kernels.Precision) kernels.Segments { return g.WeightSegments(s.Size, p) })
+}
+
+// segmentsCase is summed in given segments.
+func segmentsCase(g kernels.Conv, s kernels.Shards, cut kernels.Segments) Case {
+	shape := fmt.Sprintf(", from row %d in %d segments of %d", cut.Row, cut.Count, cut.Length)
+	return cutWeightCase(g, s, shape, func(kernels.Precision) kernels.Segments { return cut })
+}
+
+func cutWeightCase(g kernels.Conv, s kernels.Shards, shape string, cutOf func(p kernels.Precision) kernels.Segments) Case {
+	shape = fmt.Sprintf("%s in %d shards of %d%s", convShape(g), s.Count, s.Size, shape)
 	bytes := convBytes(g) + 4*float64((s.Count-1)*wSize(g))
 	return Case{Shape: shape, Bytes: bytes, FLOPs: g.FLOPs(), Build: func(b *Builder) {
 		x, dy := b.Normal(xSize(g)), b.Normal(ySize(g))
@@ -379,15 +390,40 @@ func convBackwardWeightCase(g kernels.Conv, s kernels.Shards) Case {
 			return want
 		}))
 		xp, dyp := b.In(x), b.In(dy)
-		b.Launch(func(q *kernels.Queue) { q.ConvBackwardWeight(g, s, partial, int64(stride), dyp, xp) })
+		cut := cutOf(b.Precision())
+		work := gpu.Ptr(0)
+		if sums := cut.Work(g, s.Count); sums > 0 {
+			work = b.Scratch(int(sums))
+		}
+		b.Launch(func(q *kernels.Queue) { q.ConvBackwardWeight(g, s, cut, partial, int64(stride), work, dyp, xp) })
 		b.Again("in two launches of half of the shards", func(q *kernels.Queue) {
 			halves(s, g.N, func(first int, s kernels.Shards, before, n int) {
 				skip := images(g, before)
 				at := func(p gpu.Ptr, size int) gpu.Ptr { return b.Offset(p, size) }
-				q.ConvBackwardWeight(images(g, n), s, at(partial, first*stride), int64(stride), at(dyp, ySize(skip)), at(xp, xSize(skip)))
+				q.ConvBackwardWeight(images(g, n), s, cut, at(partial, first*stride), int64(stride), work, at(dyp, ySize(skip)), at(xp, xSize(skip)))
 			})
 		})
 	}}
+}
+
+// segmentCases cut shards into segments that end within an image, within a step, behind the last pixel; all rows and the last ones; short shards and
+// empty ones; in tiles of all sizes, kernels, strides and paddings.
+var segmentCases = []struct {
+	g   kernels.Conv
+	s   kernels.Shards
+	cut kernels.Segments
+}{
+	{conv(5, 7, 9, 3, 17, 3, 3, 1, one), kernels.Shards{Count: 4, Size: 2}, kernels.Segments{Count: 3, Length: 50}},
+	{conv(3, 6, 5, 16, 3, 3, 3, 1, one), kernels.Shards{Count: 2, Size: 2}, kernels.Segments{Count: 4, Length: 17}},
+	{conv(3, 5, 7, 48, 40, 3, 3, 1, one), kernels.Shards{Count: 2, Size: 2}, kernels.Segments{Row: 256, Count: 2, Length: 37}},
+	{conv(2, 5, 7, 40, 40, 3, 3, 1, one), kernels.Shards{Count: 2, Size: 1}, kernels.Segments{Row: 128, Count: 3, Length: 12}},
+	{conv(3, 9, 7, 17, 5, 3, 3, 2, rightBottom), kernels.Shards{Count: 4, Size: 1}, kernels.Segments{Row: 128, Count: 5, Length: 3}},
+	{conv(2, 4, 6, 64, 24, 5, 3, 1, [4]int{2, 1, 2, 1}), kernels.Shards{Count: 1, Size: 2}, kernels.Segments{Row: 896, Count: 2, Length: 24}},
+	{conv(2, 4, 3, 96, 136, 3, 3, 1, one), kernels.Shards{Count: 2, Size: 1}, kernels.Segments{Row: 768, Count: 2, Length: 7}},
+	{conv(3, 3, 4, 128, 128, 3, 3, 1, one), kernels.Shards{Count: 2, Size: 2}, kernels.Segments{Row: 1024, Count: 3, Length: 8}},
+	{conv(2, 3, 3, 128, 64, 3, 3, 1, one), kernels.Shards{Count: 2, Size: 1}, kernels.Segments{Count: 2, Length: 8}},
+	{conv(2, 5, 4, 130, 66, 1, 1, 1, none), kernels.Shards{Count: 2, Size: 1}, kernels.Segments{Row: 128, Count: 4, Length: 6}},
+	{kernels.Linear(7, 160, 18), kernels.Shards{Count: 2, Size: 4}, kernels.Segments{Row: 128, Count: 3, Length: 2}},
 }
 
 // epilogues are the parts that layers combine, and all of them.
@@ -447,6 +483,14 @@ func convOps() []Op {
 		convBackwardWeightCase(conv(3, 11, 13, 96, 64, 3, 3, 1, one), kernels.Shards{Count: 4, Size: 2}),
 		convBackwardWeightCase(conv(4, 9, 17, 16, 144, 3, 3, 1, none), kernels.Shards{Count: 1, Size: 4}),
 		convBackwardWeightCase(conv(8, 28, 28, 32, 32, 3, 3, 1, one), kernels.Shards{Count: 1, Size: 8}))
+	for _, c := range segmentCases {
+		weight = append(weight, segmentsCase(c.g, c.s, c.cut))
+	}
+	// Shards of pixels enough that they are cut on tensor cores: of a first convolution, of a last one, of one between.
+	weight = append(weight,
+		large(convBackwardWeightCase(conv(5, 46, 45, 3, 24, 3, 3, 1, one), kernels.Shards{Count: 4, Size: 2})),
+		large(convBackwardWeightCase(conv(3, 46, 45, 24, 3, 3, 3, 1, one), kernels.Shards{Count: 2, Size: 2})),
+		large(convBackwardWeightCase(conv(3, 40, 39, 24, 24, 3, 3, 1, one), kernels.Shards{Count: 2, Size: 2})))
 	for _, g := range epilogueShapes {
 		for _, p := range epilogues {
 			forward = append(forward, convForwardCase(g, p))

@@ -105,6 +105,30 @@ func generated(ops []Op) []Op {
 					c.Large = true
 					ops[i].Cases = append(ops[i].Cases, c)
 				}
+				for range enoughCases / 2 { // few columns, rows in whole chunks
+					c := convBackwardWeightCase(conv(2, upTo(6), upTo(6), 8*upTo(8), upTo(7), 3, 3, 1, one), kernels.Shards{Count: 2, Size: 1})
+					c.Large = true
+					ops[i].Cases = append(ops[i].Cases, c)
+				}
+				for n := range 2 * enoughCases {
+					cin, cout := upTo(60), columns(n%3)
+					if n%4 == 0 {
+						cout = upTo(20)
+					}
+					if n%2 == 0 {
+						cin = 8 * upTo(14)
+					}
+					g := conv(upTo(4), upTo(7), upTo(7), cin, cout, 3, 3, 1, one)
+					s, pixels := kernels.Shards{Count: 4, Size: upTo(2)}, g.OH*g.OW
+					cut := kernels.Segments{Row: rng.IntN((9*cin+127)/128) * 128, Count: upTo(5), Length: upTo(s.Size * pixels)}
+					cut.Count = max(cut.Count, (s.Size*pixels+cut.Length-1)/cut.Length)
+					if cut.Count > 9 {
+						cut.Count, cut.Length = 9, (s.Size*pixels+8)/9
+					}
+					c := segmentsCase(g, s, cut)
+					c.Large = true
+					ops[i].Cases = append(ops[i].Cases, c)
+				}
 			}
 		}
 		more, ok := draws[ops[i].Name]

@@ -201,7 +201,7 @@ func goldenConv(g *golden) func(b *Builder) {
 		b.Launch(func(q *kernels.Queue) {
 			q.ConvForward(c, y, x, w, kernels.Epilogue{Bias: bias})
 			q.ConvBackwardData(c, dx, dy, w, kernels.Epilogue{})
-			q.ConvBackwardWeight(c, kernels.Shards{Count: 1, Size: c.N}, dw, 0, dy, x)
+			q.ConvBackwardWeight(c, kernels.Shards{Count: 1, Size: c.N}, kernels.Segments{}, dw, 0, 0, dy, x)
 			sumRows(q, c.N, c.OH*c.OW, c.Cout, db, perImage, dy)
 		})
 	}
@@ -226,7 +226,7 @@ func goldenTranspose(g *golden) func(b *Builder) {
 		b.Launch(func(q *kernels.Queue) {
 			q.ConvBackwardData(c, y, x, w, e)
 			q.ConvForward(c, dx, dy, w, kernels.Epilogue{})
-			q.ConvBackwardWeight(c, kernels.Shards{Count: 1, Size: c.N}, dw, 0, x, dy)
+			q.ConvBackwardWeight(c, kernels.Shards{Count: 1, Size: c.N}, kernels.Segments{}, dw, 0, 0, x, dy)
 		})
 	}
 }
@@ -350,13 +350,13 @@ func goldenAttentionBlock(g *golden) func(b *Builder) {
 			q.ConvForward(linear, y, attended, w[3], kernels.Epilogue{Bias: bias[3], Residual: x, Scale: 1 / g.attrs.Rescale})
 
 			q.ConvBackwardData(linear, dAttended, dyp, w[3], kernels.Epilogue{})
-			q.ConvBackwardWeight(linear, all, dw[3], 0, dyp, attended)
+			q.ConvBackwardWeight(linear, all, kernels.Segments{}, dw[3], 0, 0, dyp, attended)
 			sumRows(q, n, l, c, db[3], perImage, dyp)
 			q.AttentionBackward(a, dProjected[0], dProjected[1], dProjected[2], delta, dAttended, attended, lse, projected[0], projected[1], projected[2])
 			var sum gpu.Ptr
 			for i := range projected {
 				q.ConvBackwardData(linear, dNormed[i], dProjected[i], w[i], kernels.Epilogue{Residual: sum})
-				q.ConvBackwardWeight(linear, all, dw[i], 0, dProjected[i], normed)
+				q.ConvBackwardWeight(linear, all, kernels.Segments{}, dw[i], 0, 0, dProjected[i], normed)
 				sumRows(q, n, l, c, db[i], perImage, dProjected[i])
 				sum = dNormed[i]
 			}
