@@ -32,16 +32,10 @@ func Open(spec string) (*Machine, error) {
 	}
 	opened, _ := driver.Opened()
 	m := &Machine{Notice: notice, Host: opened.Kind != driver.CUDA, PTX: opened.Kind == driver.PTX}
-	ordinals := opened.Ordinals
-	if len(ordinals) == 0 {
-		n, err := cu.NumDevices()
-		if err != nil {
-			driver.Close()
-			return nil, failed("counting devices", 0, err)
-		}
-		for i := range n {
-			ordinals = append(ordinals, i)
-		}
+	ordinals, err := ordinalsOf(opened)
+	if err != nil {
+		driver.Close()
+		return nil, err
 	}
 	compiler := newCompiler(m, os.Getenv)
 	for i, ordinal := range ordinals {
@@ -55,6 +49,27 @@ func Open(spec string) (*Machine, error) {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// ordinalsOf are the driver's numbers of the devices that a spec names: without one all that the driver shows.
+func ordinalsOf(spec driver.Spec) ([]int, error) {
+	n, err := cu.NumDevices()
+	if err != nil {
+		return nil, failed("counting devices", 0, err)
+	}
+	if len(spec.Ordinals) == 0 {
+		all := make([]int, n)
+		for i := range all {
+			all[i] = i
+		}
+		return all, nil
+	}
+	for _, ordinal := range spec.Ordinals {
+		if ordinal >= n {
+			return nil, &driver.OpenError{Code: driver.InvalidDevice, Message: fmt.Sprintf("%s: there is no device %d, NVIDIA's driver shows %d, counted from 0", spec, ordinal, n)}
+		}
+	}
+	return spec.Ordinals, nil
 }
 
 // UUIDs names all devices that the driver shows to this process, those included that the machine was not opened with.
@@ -192,6 +207,11 @@ func (d *Device) open() (err error) {
 	if d.context, err = d.cu.RetainPrimaryCtx(); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			_ = errors.Join(cu.SetCurrentContext(cu.CUContext{}), d.cu.ReleasePrimaryCtx()) // err says more
+		}
+	}()
 	if err = cu.SetCurrentContext(d.context); err != nil {
 		return err
 	}

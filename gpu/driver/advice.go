@@ -108,7 +108,7 @@ func imageAdvice(code Result, image string) string {
 		}
 		version := cu.Version()
 		return join(fmt.Sprintf("%s; this one is of CUDA %d.%d", text, version/1000, version%1000/10), installed())
-	case NoBinaryForGPU:
+	case NoBinaryForGPU, InvalidPTX: // the second from ptxas, which the driver's linker calls
 		m := ptxTarget.FindStringSubmatch(head)
 		if m == nil {
 			return ""

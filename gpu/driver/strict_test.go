@@ -128,6 +128,13 @@ func TestModuleErrors(t *testing.T) {
 	if want := "the kernels need compute capability 9.0 or newer, the device has 7.0"; err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("got %v, want … %s", err, want)
 	}
+	// ptxas, which the linker calls, says so with another code; of a target that the device has it says nothing.
+	if got := imageAdvice(InvalidPTX, strings.Replace(testkernels.PTX("fill"), "sm_70", "sm_90", 1)); got != "the kernels need compute capability 9.0 or newer, the device has 7.0" {
+		t.Errorf("advice %q", got)
+	}
+	if got := imageAdvice(InvalidPTX, testkernels.PTX("fill")); got != "" {
+		t.Errorf("advice %q", got)
+	}
 	_, err = must(LoadModule(testkernels.PTX("fill")))(t).Function("order")
 	expect(t, err, NotFound, "")
 }
