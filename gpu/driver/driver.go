@@ -154,7 +154,7 @@ var (
 // gpuExpected says why a GPU should be there: a device node of NVIDIA's, or a launcher that assigned one to this process. It
 // returns "" where neither is so, and then only the CPU is left.
 func gpuExpected() string {
-	for _, pattern := range []string{"nvidia[0-9]*", "nvidiactl"} {
+	for _, pattern := range []string{"nvidia[0-9]*", "nvidiactl", "nvhost-gpu", "nvgpu"} { // the last two on a Jetson
 		if found, _ := filepath.Glob(filepath.Join(deviceRoot, pattern)); len(found) > 0 {
 			return found[0] + " exists"
 		}

@@ -67,6 +67,8 @@ func TestLibcuda(t *testing.T) {
 		{name: "none, auto", spec: "auto", want: fmt.Sprintf("host true, notice %q, code 0", automatic)},
 		{name: "none, cuda", spec: "cuda", want: `host false, notice "", code 303, error "NVIDIA's driver library cannot be loaded: `},
 		{name: "none, auto, a node", nodes: "nvidia0", spec: "auto", want: `nvidia0 exists; --devices host runs on the CPU)`},
+		{name: "none, auto, a Jetson", nodes: "nvgpu", spec: "auto", want: `nvgpu exists; --devices host runs on the CPU)`},
+		{name: "none, auto, an older Jetson", nodes: "nvhost-gpu", spec: "auto", want: `nvhost-gpu exists; --devices host runs on the CPU)`},
 		{name: "none, auto, another maker's GPU under WSL", nodes: "dxg", spec: "auto", want: "host true"},
 		{name: "none, auto, WSL", nodes: "dxg wsl.so", spec: "auto", want: `wsl.so exist; --devices host runs on the CPU)`},
 		{name: "none, auto, assigned", variable: "CUDA_VISIBLE_DEVICES=0", spec: "auto", want: `(CUDA_VISIBLE_DEVICES=0; --devices host`},
