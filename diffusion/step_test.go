@@ -55,7 +55,7 @@ func TestAheadIsTheSame(t *testing.T) {
 		c := tiny()
 		c.Precision, c.Train.MicroBatches = v.precision, v.micro
 		want := train(t, "host:1", c, 0)
-		for _, spec := range []string{"host:1", "host:1,lazy", "host:2", "host:2,lazy", "host:4", "host:4,lazy"} {
+		for _, spec := range []string{"host:1", "host:1,lazy", "host:2", "host:2,lazy", "host:4", "host:4,lazy", "host:4,nopeers"} {
 			if diff := same(want, trainAhead(t, spec, c)); diff != "" {
 				t.Errorf("%s, %s, %d micro-batches: %s", spec, v.precision, v.micro, diff)
 			}

@@ -121,7 +121,7 @@ func TestOutOfMemorySaysWhatFor(t *testing.T) {
 
 // A round trip host → device 0 → device 1 → host, ordered by events alone.
 func TestCopiesBetweenDevices(t *testing.T) {
-	for _, spec := range []string{"host:2", "host:2,lazy"} {
+	for _, spec := range []string{"host:2", "host:2,lazy", "host:2,nopeers"} {
 		m := open(t, spec)
 		a, b := m.Devices[0], m.Devices[1]
 		const n = 1 << 20

@@ -238,6 +238,9 @@ func openHost(s Spec) error {
 	if s.Lazy {
 		config.lazy = 1
 	}
+	if s.NoPeers {
+		config.no_peers = 1
+	}
 	if s.Dry {
 		config.dry = 1
 	}

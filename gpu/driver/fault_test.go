@@ -252,3 +252,22 @@ func TestPeers(t *testing.T) {
 	expect(t, cu.MemsetD8Async(cu.DevicePtr(p), 1, 256, cu.Stream{}), InvalidValue, "without peer access")
 	expect(t, start(f, 64, p, 64), IllegalAddress, "without peer access")
 }
+
+// Devices without peer access copy all the same, and their kernels keep to their own memory.
+func TestNoPeers(t *testing.T) {
+	first := open(t, "host:2,tiles=gpu,nopeers")
+	p := memory(t, 64)
+	ok(t, finish(kernel(t, "fill"), 64, p, 64))
+	second := must(cu.Device(1).RetainPrimaryCtx())(t)
+	ok(t, cu.SetCurrentContext(second))
+	if can := must(cu.Device(1).CanAccessPeer(0))(t); can != 0 {
+		t.Error("a device says that it can reach the other")
+	}
+	expect(t, first.EnablePeerAccess(0), PeerAccessUnsupported, "")
+	q := memory(t, 64)
+	ok(t, cu.MemcpyPeer(cu.DevicePtr(q), second, cu.DevicePtr(p), first, 256))
+	if v := read[float32](t, q, 64); v[63] != 63 {
+		t.Errorf("got %v", v[63])
+	}
+	expect(t, start(kernel(t, "fill"), 64, p, 64), IllegalAddress, "without peer access")
+}

@@ -60,6 +60,7 @@ type Spec struct {
 	Order    Order  // of threads and blocks
 	Seed     uint64 // of Random
 	Lazy     bool   // queued work runs only when something waits for it
+	NoPeers  bool   // devices cannot reach each other's memory, as GPUs of which the driver copies by way of the host
 	Dry      bool   // kernels are checked and noted, not run: see Noted
 	Fault    Fault
 	FaultAt  uint64
@@ -69,7 +70,7 @@ type Spec struct {
 //
 //	auto
 //	cuda[:0,1]
-//	host[:N][,memory=64MiB][,tiles=gpu][,order=forward|reverse|ahead|random:SEED][,lazy][,dry][,threads=N][,fault=KIND:N]
+//	host[:N][,memory=64MiB][,tiles=gpu][,order=forward|reverse|ahead|random:SEED][,lazy][,nopeers][,dry][,threads=N][,fault=KIND:N]
 //	ptx[:N][,SETTINGS of host but tiles]
 //
 // with KIND one of alloc, copy, launch, lost and hang. An empty spec is auto.
@@ -154,6 +155,8 @@ func parseHost(of Kind, text, count string, hasCount bool, settings []string) (S
 			}
 		case setting == "lazy":
 			s.Lazy = true
+		case setting == "nopeers":
+			s.NoPeers = true
 		case setting == "dry":
 			s.Dry = true
 		case key == "threads" && hasValue:
@@ -210,6 +213,9 @@ func (s Spec) String() string {
 		}
 		if s.Lazy {
 			text += ",lazy"
+		}
+		if s.NoPeers {
+			text += ",nopeers"
 		}
 		if s.Dry {
 			text += ",dry"

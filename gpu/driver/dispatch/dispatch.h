@@ -26,6 +26,7 @@ typedef struct {
   int order;          // DDGPU_ORDER_…: the order in which the threads of a block run
   uint64_t seed;      // of DDGPU_ORDER_RANDOM
   int lazy;           // queued work waits until something waits for it
+  int no_peers;       // no device can reach another's memory
   int dry;            // kernels and fills are checked and noted, not run; new memory is not written
   int fault;          // DDGPU_FAULT_…
   uint64_t fault_at;  // the fault hits the fault_at-th operation of its kind, from 1

@@ -151,7 +151,7 @@ Result device_can_access_peer(int* can, CUdevice dev, CUdevice peer) {
   if (can == nullptr) return CUDA_ERROR_INVALID_VALUE;
   Lock lock(driver->mutex);
   if (find_device(dev) == nullptr || find_device(peer) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  *can = dev != peer;
+  *can = dev != peer && !driver->config.no_peers;
   return CUDA_SUCCESS;
 }
 
@@ -286,6 +286,7 @@ Result peer(CUcontext ctx, bool enable, unsigned flags) {
   Context* const other = find(driver->contexts, ctx);
   if (other == nullptr || other == context) return CUDA_ERROR_INVALID_CONTEXT;
   if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (enable && driver->config.no_peers) return CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
   auto& peers = context->peers;
   const auto it = std::find(peers.begin(), peers.end(), other);
   if (enable) {
