@@ -53,10 +53,11 @@ func KeyOf(parts ...string) Key {
 type Cache struct {
 	folder string
 	limit  int64
+	remove func(path string) error // os.Remove; tests set it
 }
 
 // New makes a cache of a folder, which need not exist before something is put there.
-func New(folder string) *Cache { return &Cache{folder, Limit} }
+func New(folder string) *Cache { return &Cache{folder, Limit, os.Remove} }
 
 // Folder is where the cache lies.
 func (c *Cache) Folder() string { return c.folder }
@@ -110,7 +111,8 @@ func encode(code []byte, k Key) []byte {
 	return append(append(file, sum[:]...), code...)
 }
 
-// Put keeps the code of a key, and removes old entries where there are too many.
+// Put keeps the code of a key, and removes old entries where there are too many. Those that this user may not remove, in a folder that several share,
+// stay.
 func (c *Cache) Put(k Key, code []byte) error {
 	if len(code) > maxEntry {
 		return fmt.Errorf("%d bytes of code are too many to keep", len(code))
@@ -121,14 +123,13 @@ func (c *Cache) Put(k Key, code []byte) error {
 	if err := renameio.WriteFile(c.path(k), encode(code, k), 0o600, renameio.WithTempDir(c.folder)); err != nil {
 		return err
 	}
-	return c.evict(k)
+	c.evict(k)
+	return nil
 }
 
 // Remove takes an entry out of the cache; one that is not there is no error.
-func (c *Cache) Remove(k Key) error { return remove(c.path(k)) }
-
-func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (c *Cache) Remove(k Key) error {
+	if err := c.remove(c.path(k)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -138,10 +139,10 @@ func remove(path string) error {
 const abandoned = time.Hour
 
 // evict removes what was used least recently until the folder is below its limit, but not the entry just put, and what was left behind.
-func (c *Cache) evict(just Key) error {
+func (c *Cache) evict(just Key) {
 	entries, err := os.ReadDir(c.folder)
 	if err != nil {
-		return err
+		return
 	}
 	type file struct {
 		path string
@@ -160,9 +161,7 @@ func (c *Cache) evict(just Key) error {
 		case strings.HasSuffix(e.Name(), suffix) && !strings.HasPrefix(e.Name(), "."):
 			files, total = append(files, f), total+f.size
 		case strings.HasPrefix(e.Name(), ".") && strings.Contains(e.Name(), suffix) && time.Since(f.used) > abandoned:
-			if err := remove(f.path); err != nil {
-				return err
-			}
+			_ = c.remove(f.path)
 		}
 	}
 	slices.SortFunc(files, func(a, b file) int { return a.used.Compare(b.used) })
@@ -173,10 +172,8 @@ func (c *Cache) evict(just Key) error {
 		if f.path == c.path(just) {
 			continue
 		}
-		if err := remove(f.path); err != nil {
-			return err
+		if err := c.remove(f.path); err == nil || errors.Is(err, fs.ErrNotExist) {
+			total -= f.size
 		}
-		total -= f.size
 	}
-	return nil
 }

@@ -165,6 +165,33 @@ func TestLimit(t *testing.T) {
 	has("b")
 }
 
+// An entry of somebody else that may not be removed keeps nobody from putting his own, nor from removing the next one.
+func TestLimitInSharedFolder(t *testing.T) {
+	c := New(t.TempDir())
+	c.limit = int64(2 * (header + 100))
+	old := time.Now().Add(-time.Hour)
+	for i, name := range []string{"theirs", "mine", "new"} {
+		c.remove = func(path string) error {
+			if path == c.path(KeyOf("theirs")) {
+				return &fs.PathError{Op: "remove", Path: path, Err: fs.ErrPermission}
+			}
+			return os.Remove(path)
+		}
+		if err := c.Put(KeyOf(name), make([]byte, 100)); err != nil {
+			t.Errorf("putting %s: %v", name, err)
+		}
+		when := old.Add(time.Duration(i) * time.Minute)
+		if err := os.Chtimes(c.path(KeyOf(name)), when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]bool{"theirs": true, "mine": false, "new": true} {
+		if _, err := c.Get(KeyOf(name)); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestCannotBeWritten(t *testing.T) {
 	folder := t.TempDir()
 	k := KeyOf("kernels")
