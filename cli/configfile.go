@@ -5,6 +5,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -126,12 +127,46 @@ func keysOf(fields map[string]reflect.Type) []string {
 	return keys
 }
 
-// yamlError turns the library's several-line report into one line with the file and the line number.
+// yamlError turns the library's several-line report into one line with the file and the line number, in the words of YAML and not of Go.
 func yamlError(file string, err error) error {
-	if e, ok := err.(yaml.Error); ok && e.GetToken() != nil {
-		return usagef("%s: %s", at(file, e.GetToken()), strings.ReplaceAll(e.GetMessage(), "\n", " "))
+	e, ok := err.(yaml.Error)
+	if !ok || e.GetToken() == nil {
+		return usageError{fmt.Errorf("%s: %w", file, err)}
 	}
-	return usageError{fmt.Errorf("%s: %w", file, err)}
+	message := strings.ReplaceAll(e.GetMessage(), "\n", " ")
+	switch e := err.(type) {
+	case *yaml.TypeError:
+		given := strconv.Quote(e.Token.Value)
+		switch e.Token.Type {
+		case token.SequenceStartType, token.SequenceEntryType:
+			given = "a list"
+		case token.MappingStartType, token.MappingValueType:
+			given = "a mapping"
+		}
+		message = fmt.Sprintf("%s is given where %s is wanted", given, inWords(e.DstType))
+	case *yaml.OverflowError:
+		message = fmt.Sprintf("%s is out of range for %s", e.SrcNum, inWords(e.DstType))
+	}
+	return usagef("%s: %s", at(file, e.GetToken()), message)
+}
+
+// inWords is what a YAML value has to be to go into a Go type.
+func inWords(t reflect.Type) string {
+	switch k := t.Kind(); {
+	case k == reflect.Pointer:
+		return inWords(t.Elem())
+	case k >= reflect.Int && k <= reflect.Uint64:
+		return "a whole number"
+	case k == reflect.Float32 || k == reflect.Float64:
+		return "a number"
+	case k == reflect.Bool:
+		return "true or false"
+	case k == reflect.Slice || k == reflect.Array:
+		return "a list"
+	case k == reflect.Struct || k == reflect.Map:
+		return "a mapping"
+	}
+	return "text"
 }
 
 // suggest returns "; did you mean X?" for the nearest of known, or "" when none is near.

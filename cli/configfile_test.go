@@ -43,10 +43,14 @@ func TestOverlayRefuses(t *testing.T) {
 		"network: {channels: [1, 2.5]}":  `x.yaml:1: 2.5 is not a whole number`,
 		"steps: 1\nsteps: 2\n":           `x.yaml:2: mapping key "steps" already defined at [1:1]`,
 		"steps: 1\n---\nsteps: 2\n":      `x.yaml:3: a configuration is one YAML document, this is a second one`,
-		"flip: perhaps\n":                `x.yaml:1: cannot unmarshal string into Go struct field testConfig.Flip of type bool`,
+		"flip: perhaps\n":                `x.yaml:1: "perhaps" is given where true or false is wanted`,
+		"steps: many\n":                  `x.yaml:1: "many" is given where a whole number is wanted`,
+		"network: {groups: [1]}\n":       `x.yaml:1: a list is given where a whole number is wanted`,
+		"network:\n  groups:\n    - 1\n": `x.yaml:3: a list is given where a whole number is wanted`,
+		"network:\n  groups: {a: 1}\n":   `x.yaml:2: a mapping is given where a whole number is wanted`,
 		"- 1\n":                          `x.yaml:1: sequence was used where mapping is expected`,
 		"steps: [1\n":                    `x.yaml:1: sequence end token ']' not found`,
-		"steps: 9999999999999999999999 ": `x.yaml:1: cannot unmarshal 9999999999999999999999 into Go value of type int64 ( overflow )`,
+		"steps: 9999999999999999999999 ": `x.yaml:1: 9999999999999999999999 is out of range for a whole number`,
 	} {
 		err := overlay("x.yaml", []byte(text), &testConfig{})
 		if err == nil || err.Error() != want {

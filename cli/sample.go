@@ -92,6 +92,9 @@ func sample(c *cli.Context) error {
 			return usagef("--class %d: the network has %d classes", class, model.Config.Classes())
 		}
 	}
+	if err := out.folders(); err != nil {
+		return err
+	}
 	m, err := openMachine(c)
 	if err != nil {
 		return err
@@ -205,6 +208,19 @@ type samplesOut struct {
 	wrote  []string
 }
 
+// folders makes the folders that images will lie in, so that a path that cannot be is known before the work is done.
+func (o *samplesOut) folders() error {
+	for _, folder := range []string{o.dir, filepath.Dir(o.grid)} {
+		if folder == "" {
+			continue
+		}
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return fmt.Errorf("creating the folder of samples: %w", err)
+		}
+	}
+	return nil
+}
+
 func (o *samplesOut) add(p pictures, labels []int32, first int, last bool) error {
 	if o.dir != "" && o.format == "png" {
 		if err := writePNGs(o.dir, first, p); err != nil {
@@ -238,9 +254,6 @@ func (o *samplesOut) add(p pictures, labels []int32, first int, last bool) error
 }
 
 func (o *samplesOut) writeArrays() error {
-	if err := os.MkdirAll(o.dir, 0o755); err != nil {
-		return fmt.Errorf("creating the folder of samples: %w", err)
-	}
 	if err := writeNPY(filepath.Join(o.dir, "images.npy"), o.all.array()); err != nil {
 		return err
 	}

@@ -71,6 +71,9 @@ type StartError struct {
 func (e *StartError) Error() string {
 	switch e.Missing {
 	case "":
+		if errors.Is(e.Err, os.ErrNotExist) || errors.Is(e.Err, exec.ErrNotFound) {
+			return fmt.Sprintf("there is no program %s", e.Python)
+		}
 		return fmt.Sprintf("starting %s: %v", e.Python, e.Err)
 	case "torch", "diffusers", "safetensors", "numpy":
 		return fmt.Sprintf("%s has no package %s: install what is needed with: %s -m pip install torch diffusers safetensors", e.Python, e.Missing, e.Python)

@@ -158,7 +158,7 @@ func TestMissing(t *testing.T) {
 		t.Errorf("no torch: %v", err)
 	}
 	_, err = Start(t.Context(), Options{Python: filepath.Join(t.TempDir(), "python3")})
-	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "no such file") {
+	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "there is no program") {
 		t.Errorf("no Python: %v", err)
 	}
 }

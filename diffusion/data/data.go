@@ -62,6 +62,9 @@ func wrap(path string, err error) error {
 	var pathError *fs.PathError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if here, err := os.Getwd(); err == nil && !filepath.IsAbs(path) {
+			return bad(path, "there is no such file or folder in %s", here)
+		}
 		return bad(path, "there is no such file or folder")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return bad(path, "the file ends too early: it is truncated")
