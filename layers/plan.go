@@ -94,8 +94,14 @@ func (g *Graph) Plan(o PlanOptions) (*Plan, error) {
 		return nil, fmt.Errorf("planning memory: %d shards of %d images do not hold a batch of %d", o.Shards.Count, o.Shards.Size, o.Batch)
 	}
 	for _, n := range g.nodes {
-		if s := n.out[0].shape; int64(o.Batch)*int64(s.pixels()) > math.MaxInt32 {
+		s := n.out[0].shape
+		if int64(o.Batch)*int64(s.pixels()) > math.MaxInt32 {
 			return nil, fmt.Errorf("%s: %d images of %v have more pixels than a launch can count", n.name, o.Batch, s)
+		}
+		// Positions within a shard are 32 bits in the weight gradients of kernels/tensor_load.cuh.
+		if o.Train && int64(o.Shards.Size)*s.Elements() > math.MaxInt32 {
+			return nil, fmt.Errorf("%s: a shard of %d images of %v has more values than a weight gradient can count: a smaller batch has smaller shards",
+				n.name, o.Shards.Size, s)
 		}
 	}
 	p := &planner{Plan: &Plan{Graph: g, Options: o, nodes: make([]binding, len(g.nodes)), steps: len(g.nodes)}}

@@ -119,6 +119,7 @@ func TestPlanErrors(t *testing.T) {
 		{"a batch of 0 images", PlanOptions{}},
 		{"2 shards of 3 images do not hold a batch of 7", PlanOptions{Batch: 7, Train: true, Shards: shards(2, 3)}},
 		{"conv_in: 4194304 images of 32x32x128 have more pixels", PlanOptions{Batch: 1 << 22}},
+		{"conv_in: a shard of 16385 images of 32x32x128 has more values", PlanOptions{Batch: 16385, Train: true}},
 	} {
 		_, err := g.Plan(c.options)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
