@@ -161,18 +161,20 @@ func (v *versus) normSubjects(g kernels.Norm, add adder) {
 	add(name+"_forward", shape, "groupnorm_forward", fusedModes, params, func(o *operation) {
 		xp, gamma, beta, _, stats := inputs(o)
 		y := o.out("y", x...)
-		o.launch = func(q *kernels.Queue) { q.GroupNormForward(g, y, stats, xp, gamma, beta, 0, 0, 0, 0) }
+		o.launch = func(q *kernels.Queue) {
+			q.GroupNormForward(g, kernels.Dropout{}, y, stats, xp, gamma, beta, 0, 0, 0, 0)
+		}
 	})
 	add(name+"_backward", shape, "groupnorm_backward", fusedModes, params, func(o *operation) {
 		xp, gamma, beta, y, stats := inputs(o)
-		o.queue.GroupNormForward(g, y, stats, xp, gamma, beta, 0, 0, 0, 0)
+		o.queue.GroupNormForward(g, kernels.Dropout{}, y, stats, xp, gamma, beta, 0, 0, 0, 0)
 		s := v.shards()
 		dy, dx := o.in("dy", x...), o.out("dx", x...)
 		each, partial, sum := o.scratchWide(2*g.N*g.C), o.scratchWide(2*s.Count*g.C), o.scratchWide(2*g.C)
 		o.compare("dgamma", sum, g.C)
 		o.compare("dbeta", sum.Offset(4*int64(g.C)), g.C)
 		o.launch = func(q *kernels.Queue) {
-			q.GroupNormBackward(g, dx, each, 0, dy, xp, gamma, beta, 0, 0, stats)
+			q.GroupNormBackward(g, kernels.Dropout{}, dx, each, 0, dy, xp, gamma, beta, 0, 0, stats)
 			q.ShardSum(s, g.N, 2*g.C, partial, 2*int64(g.C), each)
 			q.TreeSum(s.Count, 2*int64(g.C), sum, partial, 2*int64(g.C))
 		}

@@ -1,10 +1,10 @@
-// Group normalisation of x [N][HW][C] over G groups of C/G neighbouring channels, with SiLU and scale-shift fused.
+// Group normalisation of x [N][HW][C] over G groups of C/G neighbouring channels, with SiLU, scale-shift and dropout fused.
 //
 //   mean, rstd of each (image, group) over its M = HW * C/G values; variance from centred squares; rstd = 1/sqrt(var + eps)
 //   xhat = (x - mean) rstd
 //   v = xhat g + b,   g = gamma (1 + scale), b = beta (1 + scale) + shift   (scale = shift = 0 without scale-shift)
-//   y = v  or  v s(v), s the logistic function
-// Backward, with dv = dy  or  dy s(v) (1 + v (1 - s(v))), and per image and channel A = sum dv xhat, B = sum dv:
+//   y = v  or  v s(v), s the logistic function, or v s(v) m / (1 - p), m by dropout.cuh
+// Backward, with dv = dy  or  dy s(v) (1 + v (1 - s(v))), dy m / (1 - p) in the place of dy where there is dropout, and per image and channel A = sum dv xhat, B = sum dv:
 //   dx = rstd (dv g - (sum_c g B)/M - xhat (sum_c g A)/M), c over the group
 //   dgamma = A (1 + scale), dbeta = B (1 + scale), dscale = gamma A + beta B, dshift = B, each for one image
 //
@@ -14,7 +14,7 @@
 // thread reads again what it read itself, 128 bits at a time, so that neither barriers nor bank conflicts come in. On the host, and for
 // larger images, later passes read from cache. A convolution that left the statistics of its output in `partial` saves forward the
 // passes for them: they are merged (Chan, Golub, LeVeque 1979) and x is read once. Bound: bytes (x once, y once; backward x, dy, dx).
-#include "math.cuh"
+#include "dropout.cuh"
 
 namespace SIMT_VARIANT {
 
@@ -66,7 +66,7 @@ DEVICE void channel_sums(T* sums, T* part, int hw, int channels, F add) {
   const auto s = spread_over<W>(channels);
   lane_channels<W>(s, channels, [&](int c, auto w) {
     constexpr int N = decltype(w)::n;
-    const auto values = add(c, w);
+    auto values = add(c, w);
     vec<T, N> total[K];
     UNROLL for (int k = 0; k < K; k++) total[k] = vec<T, N>::splat(T(0));
     for (int p = s.step; p < hw;) {
@@ -138,17 +138,22 @@ DEVICE affine<T, N> affine_of(const T* gamma, const T* beta, const real* scale_s
   return a;
 }
 
-// What a block reads more than once: the N values at (pixel p, channel ch) of the block's part of a tensor.
+// What a block reads more than once: the N values at (pixel p, channel ch) of the block's part of a tensor. first(p, ch, f) reads them as
+// f of what is there.
 template <bool STAGED>
 struct staged_part {
   const real* x;  // of the block's first element
   int c, channels;
   real* stage;  // [HW][channels]
-  template <int N>
-  METHOD vec<acc, N> first(int p, int ch) const {
-    const vec<acc, N> v = load<N>(x + static_cast<long long>(p) * c + ch);
+  template <int N, class F>
+  METHOD vec<acc, N> first(int p, int ch, F f) const {
+    const vec<acc, N> v = f(load<N>(x + static_cast<long long>(p) * c + ch));
     if constexpr (STAGED) store(stage + p * channels + ch, v);
     return v;
+  }
+  template <int N>
+  METHOD vec<acc, N> first(int p, int ch) const {
+    return first<N>(p, ch, [](vec<acc, N> v) { return v; });
   }
   template <int N>
   METHOD vec<acc, N> again(int p, int ch) const {
@@ -180,10 +185,10 @@ DEVICE void merge_statistics(const T* partial, int tiles, int hw, int c, const n
   }
 }
 
-template <int W, bool SILU, bool STAGED, class T>
+template <int W, bool SILU, bool DROP, bool STAGED, class T>
 DEVICE void groupnorm_forward_rows(real* y, T* stats, const T* partial, int tiles, const real* x, const T* gamma, const T* beta,
-                                   const real* scale_shift, int hw, int c, const norm_block<T>& b, T eps, T* mean, T* rstd,
-                                   T* sums, T* part, real* stage) {
+                                   const real* scale_shift, int hw, int c, const norm_block<T>& b, T eps, const Dropout& dropout,
+                                   T* mean, T* rstd, T* sums, T* part, real* stage) {
   y += b.first;
   const T m = T(hw) * T(b.group);
   const staged_part<STAGED> in = {x + b.first, c, b.channels, stage};
@@ -220,34 +225,42 @@ DEVICE void groupnorm_forward_rows(real* y, T* stats, const T* partial, int tile
     constexpr int N = decltype(w)::n;
     const auto a = affine_of<N>(gamma, beta, scale_shift, b.c0 + ch, c);
     const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch);
+    dropout_mask<DROP, N, T> mask(dropout, b.n, c, b.c0 + ch);
     for (int p = s.step; p < hw; p += s.steps) {
       const long long i = static_cast<long long>(p) * c + ch;
       const vec<T, N> pixel = partial ? in.template first<N>(p, ch) : in.template again<N>(p, ch);
-      const vec<T, N> v = fma((pixel - center) * scale, a.g, a.b);
-      store(y + i, SILU ? v * sigmoid(v) : v);
+      vec<T, N> v = fma((pixel - center) * scale, a.g, a.b);
+      if (SILU) v = v * sigmoid(v);
+      store(y + i, mask.scale(mask.zero(p, v)));
     }
   });
 }
 
-template <int W, bool SILU, bool STAGED, class T>
+// dv of dy at v, dy m in the place of dy where there is dropout.
+template <bool SILU, class M, class T, int N>
+DEVICE vec<T, N> norm_slope(const M& mask, vec<T, N> dy, vec<T, N> xhat, const affine<T, N>& a) {
+  if (!SILU) return dy;
+  const vec<T, N> v = fma(xhat, a.g, a.b), s = sigmoid(v), one = vec<T, N>::splat(T(1));
+  return mask.scale(dy) * s * fma(v, one - s, one);
+}
+
+template <int W, bool SILU, bool DROP, bool STAGED, class T>
 DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const T* gamma,
-                                    const T* beta, const real* scale_shift, int hw, int c, const norm_block<T>& b, T* mean,
-                                    T* rstd, T* sums, T* part, real* stage) {
+                                    const T* beta, const real* scale_shift, int hw, int c, const norm_block<T>& b,
+                                    const Dropout& dropout, T* mean, T* rstd, T* sums, T* part, real* stage) {
   const staged_part<STAGED> in = {x + b.first, c, b.channels, stage};
   const staged_part<STAGED> out = {dy + b.first, c, b.channels, STAGED ? stage + hw * b.channels : stage};
   dx += b.first;
   channel_sums<2, W>(sums, part, hw, b.channels, [&](int ch, auto w) {
     constexpr int N = decltype(w)::n;
     const auto a = affine_of<N>(gamma, beta, scale_shift, b.c0 + ch, c);
-    const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch), one = vec<T, N>::splat(T(1));
-    return [=](int p, vec<T, N>* run) {
+    const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch);
+    dropout_mask<DROP, N, T> mask(dropout, b.n, c, b.c0 + ch);
+    return [=](int p, vec<T, N>* run) mutable {
       const vec<T, N> xhat = (in.template first<N>(p, ch) - center) * scale;
-      vec<T, N> dv = out.template first<N>(p, ch);
-      if (SILU) {
-        const vec<T, N> v = fma(xhat, a.g, a.b), s = sigmoid(v);
-        dv = dv * s * fma(v, one - s, one);
-        if (kKeep) store(dx + static_cast<long long>(p) * c + ch, dv);
-      }
+      const vec<T, N> kept = out.template first<N>(p, ch, [&](vec<T, N> v) { return mask.zero(p, v); });
+      const vec<T, N> dv = norm_slope<SILU>(mask, kept, xhat, a);
+      if (SILU && kKeep) store(dx + static_cast<long long>(p) * c + ch, dv);
       run[0] = fma(dv, xhat, run[0]);
       run[1] = run[1] + dv;
     };
@@ -279,7 +292,8 @@ DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift
   lane_channels<W>(s, b.channels, [&](int ch, auto w) {
     constexpr int N = decltype(w)::n;
     const auto a = affine_of<N>(gamma, beta, scale_shift, b.c0 + ch, c);
-    const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch), one = vec<T, N>::splat(T(1));
+    const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch);
+    dropout_mask<DROP, N, T> mask(dropout, b.n, c, b.c0 + ch);
     const vec<T, N> ma = load<N>(mean_a + ch), mb = load<N>(mean_b + ch);
     for (int p = s.step; p < hw; p += s.steps) {
       const long long i = static_cast<long long>(p) * c + ch;
@@ -288,54 +302,56 @@ DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift
       if (SILU && kKeep) {
         dv = load<N>(dx + i);
       } else {
-        dv = out.template again<N>(p, ch);
-        if (SILU) {
-          const vec<T, N> v = fma(xhat, a.g, a.b), sg = sigmoid(v);
-          dv = dv * sg * fma(v, one - sg, one);
-        }
+        vec<T, N> kept = out.template again<N>(p, ch);
+        if (!STAGED) kept = mask.zero(p, kept);
+        dv = norm_slope<SILU>(mask, kept, xhat, a);
       }
       store(dx + i, scale * (dv * a.g - mb - xhat * ma));
     }
   });
 }
 
-// Calls run(width<W>, width<SILU>, width<STAGED>, stage): the stage lies behind K lots of sums at part.
-template <class T, class F>
+// Calls run(width<W>, width<SILU>, width<STAGED>, stage): the stage lies behind K lots of sums at part. With dropout there is always SiLU.
+template <bool DROP, class T, class F>
 DEVICE void norm_variants(int c, int per_block, int staged, int silu, T* part, int k, F run) {
   real* const none = nullptr;
-  if (!vector_rows(c))
-    return silu ? run(width<1>{}, width<1>{}, width<0>{}, none) : run(width<1>{}, width<0>{}, width<0>{}, none);
+  if (!vector_rows(c)) {
+    if (DROP || silu) return run(width<1>{}, width<1>{}, width<0>{}, none);
+    if constexpr (!DROP) return run(width<1>{}, width<0>{}, width<0>{}, none);
+  }
 #ifndef SIMT_TILES_HOST
   if (staged) {
     const int spread = kNormThreads * kVec > per_block ? kNormThreads * kVec : per_block;
     real* const stage = reinterpret_cast<real*>(part + k * spread);
-    return silu ? run(width<kVec>{}, width<1>{}, width<1>{}, stage) : run(width<kVec>{}, width<0>{}, width<1>{}, stage);
+    if (DROP || silu) return run(width<kVec>{}, width<1>{}, width<1>{}, stage);
+    if constexpr (!DROP) return run(width<kVec>{}, width<0>{}, width<1>{}, stage);
   }
 #endif
-  silu ? run(width<kVec>{}, width<1>{}, width<0>{}, none) : run(width<kVec>{}, width<0>{}, width<0>{}, none);
+  if (DROP || silu) return run(width<kVec>{}, width<1>{}, width<0>{}, none);
+  if constexpr (!DROP) run(width<kVec>{}, width<0>{}, width<0>{}, none);
 }
 
 // grid: N x chunks of per_block channels. Dynamic shared memory: (2 + K) per_block + K max(per_block, kNormThreads W) sums, K = 1
 // forward and 2 backward (a block's channels times steps are at most that, also where it has fewer channels than per_block), then,
 // where staged, K hw per_block reals. W is kVec where that divides the channels, else 1.
-template <class T>
-DEVICE void groupnorm_forward_body(real* y, T* stats, const T* partial, int tiles, const real* x, const T* gamma, const T* beta,
-                                   const real* scale_shift, int stride, int hw, int c, int groups, int per_block, int staged,
-                                   T eps, int silu) {
+template <bool DROP, class T>
+DEVICE void groupnorm_forward_of(real* y, T* stats, const T* partial, int tiles, const real* x, const T* gamma, const T* beta,
+                                 const real* scale_shift, int stride, int hw, int c, int groups, int per_block, int staged, T eps,
+                                 int silu, Dropout dropout) {
   DYN_SHARED(T, shared);
   const auto b = norm_block_of<T>(hw, c, groups, per_block);
   if (scale_shift) scale_shift += b.n * stride;
   T *const mean = shared, *const rstd = mean + per_block, *const sums = rstd + per_block, *const part = sums + per_block;
-  norm_variants(c, per_block, staged, silu, part, 1, [&](auto w, auto fused, auto kept, real* stage) {
-    groupnorm_forward_rows<decltype(w)::n, decltype(fused)::n != 0, decltype(kept)::n != 0>(
-        y, stats, partial, tiles, x, gamma, beta, scale_shift, hw, c, b, eps, mean, rstd, sums, part, stage);
+  norm_variants<DROP>(c, per_block, staged, silu, part, 1, [&](auto w, auto fused, auto kept, real* stage) {
+    groupnorm_forward_rows<decltype(w)::n, decltype(fused)::n != 0, DROP, decltype(kept)::n != 0>(
+        y, stats, partial, tiles, x, gamma, beta, scale_shift, hw, c, b, eps, dropout, mean, rstd, sums, part, stage);
   });
 }
 
-template <class T>
-DEVICE void groupnorm_backward_body(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const T* gamma,
-                                    const T* beta, const real* scale_shift, int stride, const T* stats, int hw, int c, int groups,
-                                    int per_block, int staged, int silu) {
+template <bool DROP, class T>
+DEVICE void groupnorm_backward_of(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const T* gamma,
+                                  const T* beta, const real* scale_shift, int stride, const T* stats, int hw, int c, int groups,
+                                  int per_block, int staged, int silu, Dropout dropout) {
   DYN_SHARED(T, shared);
   const auto b = norm_block_of<T>(hw, c, groups, per_block);
   if (scale_shift) scale_shift += b.n * stride;
@@ -347,10 +363,41 @@ DEVICE void groupnorm_backward_body(real* dx, T* dgamma_beta, real* dscale_shift
     rstd[ch] = in[1];
   }
   __syncthreads();
-  norm_variants(c, per_block, staged, silu, part, 2, [&](auto w, auto fused, auto kept, real* stage) {
-    groupnorm_backward_rows<decltype(w)::n, decltype(fused)::n != 0, decltype(kept)::n != 0>(
-        dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, hw, c, b, mean, rstd, sums, part, stage);
+  norm_variants<DROP>(c, per_block, staged, silu, part, 2, [&](auto w, auto fused, auto kept, real* stage) {
+    groupnorm_backward_rows<decltype(w)::n, decltype(fused)::n != 0, DROP, decltype(kept)::n != 0>(
+        dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, hw, c, b, dropout, mean, rstd, sums, part, stage);
   });
+}
+
+template <class T>
+DEVICE void groupnorm_forward_body(real* y, T* stats, const T* partial, int tiles, const real* x, const T* gamma, const T* beta,
+                                   const real* scale_shift, int stride, int hw, int c, int groups, int per_block, int staged,
+                                   T eps, int silu) {
+  groupnorm_forward_of<false>(y, stats, partial, tiles, x, gamma, beta, scale_shift, stride, hw, c, groups, per_block, staged,
+                              eps, silu, {});
+}
+template <class T>
+DEVICE void groupnorm_forward_dropout_body(real* y, T* stats, const T* partial, int tiles, const real* x, const T* gamma,
+                                           const T* beta, const real* scale_shift, int stride, int hw, int c, int groups,
+                                           int per_block, int staged, T eps, const StepState* state, uint64_t offset, int site,
+                                           unsigned threshold, T keep) {
+  groupnorm_forward_of<true>(y, stats, partial, tiles, x, gamma, beta, scale_shift, stride, hw, c, groups, per_block, staged, eps,
+                             1, {state, offset, site, threshold, keep});
+}
+template <class T>
+DEVICE void groupnorm_backward_body(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const T* gamma,
+                                    const T* beta, const real* scale_shift, int stride, const T* stats, int hw, int c, int groups,
+                                    int per_block, int staged, int silu) {
+  groupnorm_backward_of<false>(dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups,
+                               per_block, staged, silu, {});
+}
+template <class T>
+DEVICE void groupnorm_backward_dropout_body(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x,
+                                            const T* gamma, const T* beta, const real* scale_shift, int stride, const T* stats,
+                                            int hw, int c, int groups, int per_block, int staged, const StepState* state,
+                                            uint64_t offset, int site, unsigned threshold, T keep) {
+  groupnorm_backward_of<true>(dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups,
+                              per_block, staged, 1, {state, offset, site, threshold, keep});
 }
 
 BLOCK_KERNEL(groupnorm_forward, kNormThreads,
@@ -358,6 +405,13 @@ BLOCK_KERNEL(groupnorm_forward, kNormThreads,
               const real* scale_shift, int stride, int hw, int c, int groups, int per_block, int staged, acc eps, int silu),
              (y, stats, partial, tiles, x, gamma, beta, scale_shift, stride, hw, c, groups, per_block, staged, eps, silu))
 GEOMETRY(groupnorm_forward, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
+BLOCK_KERNEL_MIN(groupnorm_forward_dropout, kNormThreads, 2,
+                 (real* y, acc* stats, const acc* partial, int tiles, const real* x, const acc* gamma, const acc* beta,
+                  const real* scale_shift, int stride, int hw, int c, int groups, int per_block, int staged, acc eps,
+                  const StepState* state, uint64_t offset, int site, unsigned threshold, acc keep),
+                 (y, stats, partial, tiles, x, gamma, beta, scale_shift, stride, hw, c, groups, per_block, staged, eps, state,
+                  offset, site, threshold, keep))
+GEOMETRY(groupnorm_forward_dropout, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
 BLOCK_KERNEL_MIN(groupnorm_backward, kNormThreads, 2,
                  (real* dx, acc* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const acc* gamma,
                   const acc* beta, const real* scale_shift, int stride, const acc* stats, int hw, int c, int groups,
@@ -365,5 +419,12 @@ BLOCK_KERNEL_MIN(groupnorm_backward, kNormThreads, 2,
                  (dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block, staged,
                   silu))
 GEOMETRY(groupnorm_backward, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
+BLOCK_KERNEL_MIN(groupnorm_backward_dropout, kNormThreads, 2,
+                 (real* dx, acc* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const acc* gamma,
+                  const acc* beta, const real* scale_shift, int stride, const acc* stats, int hw, int c, int groups,
+                  int per_block, int staged, const StepState* state, uint64_t offset, int site, unsigned threshold, acc keep),
+                 (dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block, staged,
+                  state, offset, site, threshold, keep))
+GEOMETRY(groupnorm_backward_dropout, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
 
 }  // namespace SIMT_VARIANT

@@ -25,9 +25,9 @@ template <class T>
 DEVICE TrainingSample<T> training_sample(const StepState* state, uint64_t image, const T* roots, int steps, int flip) {
   const uint64_t seed = state->seed, step = state->step;
   TrainingSample<T> s;
-  const uint64_t r = random_word(random_stream(seed, kDrawIndex, image, step));
+  const uint64_t r = random_number(random_stream(seed, kDrawIndex, image, step), 0);
   s.index = static_cast<int>((r * static_cast<uint32_t>(steps)) >> 32);
-  s.flip = flip && random_word(random_stream(seed, kDrawFlip, image, step)) >> 31;
+  s.flip = flip && random_number(random_stream(seed, kDrawFlip, image, step), 0) >> 31;
   s.signal = roots[s.index];
   s.noise = roots[steps + s.index];
   s.eps = random_stream(seed, kDrawNoise, image, step);

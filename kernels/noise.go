@@ -1,6 +1,10 @@
 package kernels
 
-import "ddgpu/gpu"
+import (
+	"math"
+
+	"ddgpu/gpu"
+)
 
 var (
 	noiseAdd   = declare("noise_add", "ppppp"+"liiiiir")
@@ -53,4 +57,14 @@ func (q *Queue) Loss(g Noise, o Objective, dy, loss, y, images, state, roots gpu
 	}
 	q.launch(lossKernel, [3]int{g.N, 1, 1}, 0, ptr(dy), ptr(loss), ptr(y), ptr(images), ptr(state), ptr(roots),
 		i64(g.Offset), i32(g.T), flag(g.Flip), i32(g.H), i32(g.W), i32(g.C), i32(int(o)), realArg(2*scale/float64(g.perImage())))
+}
+
+// imageGrid is the grid of a kernel that divides images of perImage elements, geometry {threads, elements of a block}.
+func (q *Queue) imageGrid(k declaration, n int, perImage int64) (grid [3]int, elements int, ok bool) {
+	if perImage < 0 || perImage > math.MaxInt32 {
+		q.fail("kernel %s: images of %d elements are beyond 32 bits", k.name, perImage)
+		return grid, 0, false
+	}
+	chunks := int(blocks(perImage, int64(q.geometry(k)[1])))
+	return [3]int{n * chunks, 1, 1}, int(perImage), true
 }

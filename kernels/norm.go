@@ -1,6 +1,10 @@
 package kernels
 
-import "ddgpu/gpu"
+import (
+	"math"
+
+	"ddgpu/gpu"
+)
 
 // Norm is the shape of a group normalisation of x [N][HW][C] over groups of C/Groups neighbouring channels, with SiLU after it or not.
 type Norm struct {
@@ -10,8 +14,10 @@ type Norm struct {
 }
 
 var (
-	groupNormForward  = declare("groupnorm_forward", "pppipppp"+"iiiiiiri")
-	groupNormBackward = declare("groupnorm_backward", "ppppppppip"+"iiiiii")
+	groupNormForward         = declare("groupnorm_forward", "pppipppp"+"iiiiiir"+"i")
+	groupNormForwardDropout  = declare("groupnorm_forward_dropout", "pppipppp"+"iiiiiir"+dropoutArgs)
+	groupNormBackward        = declare("groupnorm_backward", "ppppppppip"+"iiiii"+"i")
+	groupNormBackwardDropout = declare("groupnorm_backward_dropout", "ppppppppip"+"iiiii"+dropoutArgs)
 )
 
 // normLaunch is how a kernel is launched over the channels of an image.
@@ -49,6 +55,38 @@ func (g Norm) launchOf(geometry []int32, sums int, p Precision) normLaunch {
 	return l
 }
 
+// GroupNormForward computes y = act((x − mean)·rstd·g + b), with g = γ(1 + scale), b = β(1 + scale) + shift, where scaleShift is given as
+// rows of `stride` values [scale C][shift C], one for each image. stats [N][Groups][2] receives mean and rstd. Where the convolution that made x
+// left the statistics of its tiles, [N][tiles][C][2] of means and sums of squares about them over HW/tiles pixels each, they are in partial;
+// otherwise partial is 0. y = dropout(act(…)) where d says so.
+func (q *Queue) GroupNormForward(g Norm, d Dropout, y, stats, x, gamma, beta, scaleShift gpu.Ptr, stride int, partial gpu.Ptr, tiles int) {
+	if partial != 0 && (tiles < 1 || g.HW%tiles != 0) {
+		q.fail("a group norm of %d pixels with statistics of %d tiles", g.HW, tiles)
+		return
+	}
+	k, act, ok := q.activation(g, d, groupNormForward, groupNormForwardDropout)
+	if !ok {
+		return
+	}
+	l := g.launchOf(q.geometry(k), 1, q.Precision())
+	q.launch(k, [3]int{g.N * int(blocks(int64(g.C), int64(l.channels))), 1, 1}, l.shared,
+		append([]arg{ptr(y), ptr(stats), ptr(partial), i32(tiles), ptr(x), ptr(gamma), ptr(beta), ptr(scaleShift),
+			i32(stride), i32(g.HW), i32(g.C), i32(g.Groups), i32(l.channels), flag(l.staged), realArg(g.Eps)}, act...)...)
+}
+
+// GroupNormBackward computes dx, and for each image dγ and dβ in dGammaBeta [N][2][C], and d(scale, shift) shaped like scaleShift; with the
+// dropout of GroupNormForward.
+func (q *Queue) GroupNormBackward(g Norm, d Dropout, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift gpu.Ptr, stride int, stats gpu.Ptr) {
+	k, act, ok := q.activation(g, d, groupNormBackward, groupNormBackwardDropout)
+	if !ok {
+		return
+	}
+	l := g.launchOf(q.geometry(k), 2, q.Precision())
+	q.launch(k, [3]int{g.N * int(blocks(int64(g.C), int64(l.channels))), 1, 1}, l.shared,
+		append([]arg{ptr(dx), ptr(dGammaBeta), ptr(dScaleShift), ptr(dy), ptr(x), ptr(gamma), ptr(beta), ptr(scaleShift), i32(stride),
+			ptr(stats), i32(g.HW), i32(g.C), i32(g.Groups), i32(l.channels), flag(l.staged)}, act...)...)
+}
+
 func flag(b bool) arg {
 	if b {
 		return i32(1)
@@ -56,25 +94,19 @@ func flag(b bool) arg {
 	return i32(0)
 }
 
-// GroupNormForward computes y = act((x − mean)·rstd·g + b), with g = γ(1 + scale), b = β(1 + scale) + shift, where scaleShift is given as
-// rows of `stride` values [scale C][shift C], one for each image. stats [N][Groups][2] receives mean and rstd. Where the convolution that made x
-// left the statistics of its tiles, [N][tiles][C][2] of means and sums of squares about them over HW/tiles pixels each, they are in partial;
-// otherwise partial is 0.
-func (q *Queue) GroupNormForward(g Norm, y, stats, x, gamma, beta, scaleShift gpu.Ptr, stride int, partial gpu.Ptr, tiles int) {
-	if partial != 0 && (tiles < 1 || g.HW%tiles != 0) {
-		q.fail("a group norm of %d pixels with statistics of %d tiles", g.HW, tiles)
-		return
+// activation is the kernel for what follows a normalisation, and the arguments that end its launch.
+func (q *Queue) activation(g Norm, d Dropout, plain, dropout declaration) (k declaration, args []arg, ok bool) {
+	switch {
+	case d.State == 0:
+		return plain, []arg{flag(g.SiLU)}, true
+	case !d.valid():
+		q.fail("dropout %d with probability %g: want a layer below %d and a probability in [0, 1)", d.Site, d.P, MaxDropoutSites)
+	case !g.SiLU:
+		q.fail("dropout %d after a group norm without SiLU", d.Site)
+	case int64(g.HW)*int64(g.C) > math.MaxInt32:
+		q.fail("dropout %d: images of %d elements are beyond 32 bits", d.Site, int64(g.HW)*int64(g.C))
+	default:
+		return dropout, d.args(), true
 	}
-	l := g.launchOf(q.geometry(groupNormForward), 1, q.Precision())
-	q.launch(groupNormForward, [3]int{g.N * int(blocks(int64(g.C), int64(l.channels))), 1, 1}, l.shared,
-		ptr(y), ptr(stats), ptr(partial), i32(tiles), ptr(x), ptr(gamma), ptr(beta), ptr(scaleShift),
-		i32(stride), i32(g.HW), i32(g.C), i32(g.Groups), i32(l.channels), flag(l.staged), realArg(g.Eps), flag(g.SiLU))
-}
-
-// GroupNormBackward computes dx, and for each image dγ and dβ in dGammaBeta [N][2][C], and d(scale, shift) shaped like scaleShift.
-func (q *Queue) GroupNormBackward(g Norm, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift gpu.Ptr, stride int, stats gpu.Ptr) {
-	l := g.launchOf(q.geometry(groupNormBackward), 2, q.Precision())
-	q.launch(groupNormBackward, [3]int{g.N * int(blocks(int64(g.C), int64(l.channels))), 1, 1}, l.shared,
-		ptr(dx), ptr(dGammaBeta), ptr(dScaleShift), ptr(dy), ptr(x), ptr(gamma), ptr(beta), ptr(scaleShift), i32(stride), ptr(stats),
-		i32(g.HW), i32(g.C), i32(g.Groups), i32(l.channels), flag(l.staged), flag(g.SiLU))
+	return k, nil, false
 }

@@ -75,23 +75,30 @@ DEVICE RandomStream random_stream(uint64_t seed, uint32_t purpose, uint64_t imag
           static_cast<uint32_t>(step), purpose << 24 | (static_cast<uint32_t>(image >> 32) & 0xffffffu)};
 }
 
-// The first number of a stream.
-DEVICE uint32_t random_word(const RandomStream& s) {
-  uint32_t c[4] = {0u, s.image, s.step, s.tag};
+// The number of element e.
+DEVICE uint32_t random_number(const RandomStream& s, int e) {
+  uint32_t c[4] = {static_cast<uint32_t>(e) / 4u, s.image, s.step, s.tag};
   philox(c, s.key0, s.key1);
-  return c[0];
+  const uint32_t even = e & 2 ? c[2] : c[0], odd = e & 2 ? c[3] : c[1];
+  return e & 1 ? odd : even;
 }
 
-// The kDrawBlocks blocks from element e, a multiple of 4: lane variable l holds elements e + l, e + l + 4, ...
-DEVICE void random_blocks(const RandomStream& s, int e, draw_lanes (&c)[4]) {
-  c[0] = draw_lanes(static_cast<uint32_t>(e) / 4u);
-#ifdef SIMT_TILES_HOST
-  for (int i = 0; i < kDrawBlocks; i++) c[0][i] += static_cast<uint32_t>(i);
-#endif
+// The kDrawBlocks blocks `block`: lane variable l holds element l of each.
+DEVICE void random_blocks_at(const RandomStream& s, draw_lanes block, draw_lanes (&c)[4]) {
+  c[0] = block;
   c[1] = draw_lanes(s.image);
   c[2] = draw_lanes(s.step);
   c[3] = draw_lanes(s.tag);
   philox(c, s.key0, s.key1);
+}
+
+// The kDrawBlocks blocks from element e, a multiple of 4: lane variable l holds elements e + l, e + l + 4, ...
+DEVICE void random_blocks(const RandomStream& s, int e, draw_lanes (&c)[4]) {
+  draw_lanes block = draw_lanes(static_cast<uint32_t>(e) / 4u);
+#ifdef SIMT_TILES_HOST
+  for (int i = 0; i < kDrawBlocks; i++) block[i] += static_cast<uint32_t>(i);
+#endif
+  random_blocks_at(s, block, c);
 }
 
 #ifdef SIMT_TILES_HOST

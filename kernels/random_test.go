@@ -168,18 +168,28 @@ func TestVarianceOfNoisyImages(t *testing.T) {
 	})
 }
 
+// TestDropoutShare drops a share of a normalisation's constant output.
 func TestDropoutShare(t *testing.T) {
-	const n, perImage, p = 16, 1 << 14, 0.1
+	const n, hw, c, p = 16, 1 << 9, 32, 0.1
 	withKernels(t, "host", kernels.FP32, func(h *harness) {
-		ones := make([]float64, n*perImage)
-		for i := range ones {
-			ones[i] = 1
+		x, beta := make([]float64, n*hw*c), make([]float64, c)
+		for i := range x {
+			x[i] = float64(i % 3)
 		}
-		x := h.reals(ones)
+		for i := range beta {
+			beta[i] = 1
+		}
+		g := kernels.Norm{N: n, HW: hw, C: c, Groups: 4, Eps: 1e-5, SiLU: true}
+		in, zero, one, stats := h.reals(x), h.reals(make([]float64, c)), h.reals(beta), h.poison(2*n*g.Groups)
 		mask := func(site int, step uint64) []float64 {
-			y := h.poison(len(ones))
-			h.Dropout(kernels.DropoutShape{N: n, PerImage: perImage}, site, p, y, x, h.state(kernels.StepState{Seed: 4, Step: step}), 0)
-			return h.read(y, len(ones))
+			y := h.poison(len(x))
+			d := kernels.Dropout{Site: site, P: p, State: h.state(kernels.StepState{Seed: 4, Step: step})}
+			h.GroupNormForward(g, d, y, stats, in, zero, one, 0, 0, 0, 0)
+			v := h.read(y, len(x))
+			for i := range v {
+				v[i] *= 1 + math.Exp(-1) // 1 where the norm is kept as it is
+			}
+			return v
 		}
 		y := mask(0, 0)
 		mean, _, _, _ := moments(y)

@@ -96,6 +96,9 @@ DEVICE T simt_from_bits(uint64_t b) {
 
 namespace SIMT_VARIANT {
 
+// a, which the compiler must take for another value each time: what is computed from it stays in a loop and takes no registers around it.
+DEVICE uint32_t each_time(uint32_t a) { return a; }
+
 template <class T>
 struct simt_param;
 template <class T>
@@ -226,6 +229,11 @@ DEVICE T simt_shuffled(T v, uint32_t lane, int mode) {
   b = simt_shuffle(b, lane, mode);
   T r;
   __builtin_memcpy(&r, &b, 4);
+  return r;
+}
+DEVICE uint32_t each_time(uint32_t a) {
+  uint32_t r;
+  asm volatile("mov.b32 %0, %1;" : "=r"(r) : "r"(a));
   return r;
 }
 DEVICE bool any_lane(bool predicate) {

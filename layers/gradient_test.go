@@ -79,7 +79,9 @@ var nodeCases = []struct {
 		return b.silu("end", b.classEmbedding("class", x, 3))
 	}},
 	{"dropout", Shape{3, 5, 3}, func(b *builder, x *value) *value {
-		return b.silu("end", b.dropout("second", b.conv("conv", b.dropout("first", x, 0.4), 4, convOptions{}), 0.2))
+		x = b.groupNormDropout("first", x, 3, 1e-5, true, nil, 0.4)
+		t := b.linear("t", b.timeEmbedding("time", 6, false, 0), 8, nil, 1)
+		return b.groupNormDropout("second", b.conv("conv", x, 4, convOptions{}), 2, 1e-5, true, t, 0.2)
 	}},
 	{"fan-out to all kinds", Shape{4, 4, 4}, func(b *builder, x *value) *value {
 		x = b.silu("begin", x)

@@ -81,8 +81,6 @@ type needs struct {
 	passes int
 	// cheap: computing the output again costs little beside the convolutions around it.
 	cheap bool
-	// dropout: the node is left out of plans without dropout, where its output is its input.
-	dropout bool
 }
 
 // repeats says whether a plan that recomputes does so with the node's output: not with a vector, which is small.
@@ -93,7 +91,7 @@ type builder struct {
 	g      *Graph
 	values []*value
 	err    error
-	sites  int // dropout layers so far
+	sites  int // layers with dropout so far
 }
 
 func newBuilder(in Shape) *builder {
@@ -142,7 +140,7 @@ func (b *builder) finish(out *value) (*Graph, error) {
 		}
 	}
 	last := g.nodes[len(g.nodes)-1]
-	if need := last.op.needs(); last.out[0] != out || need.passes != 0 || need.dropout || need.before {
+	if need := last.op.needs(); last.out[0] != out || need.passes != 0 || need.before {
 		return nil, errors.New("a network must end with a layer that leaves the gradient of its output alone")
 	}
 	b.fanOuts()

@@ -150,7 +150,7 @@ func (i *Instance) Close() error {
 type Weights struct{ Arena, Matrices gpu.Ptr }
 
 // Forward queues the computation of Y from X, Time and Labels. state is a kernels.StepState and offset the position of
-// the batch's first image after state.First, which dropout layers draw by; without dropout they are not read.
+// the batch's first image after state.First, which dropout draws by; without it they are not read.
 func (i *Instance) Forward(q *kernels.Queue, weights Weights, state gpu.Ptr, offset int64) {
 	c := i.call(q, weights, 0, state, offset)
 	for k := range i.plan.nodes {

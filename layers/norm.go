@@ -6,20 +6,35 @@ import (
 )
 
 // groupNorm is a group normalisation with its weight γ and bias β, and SiLU after it or not. With a second input, a vector
-// (scale, shift) of 2C values, y = act(norm(x)·(1 + scale) + shift).
+// (scale, shift) of 2C values, y = act(norm(x)·(1 + scale) + shift). In plans with dropout that is last: a share p of y is 0, the rest divided by
+// 1 − p. Backward draws its mask again.
 type groupNorm struct {
 	shape      kernels.Norm // N is the call's
 	weight     int          // parameter; the bias is the next one
 	scaleShift bool
+	p          float64
+	site       int
 }
 
 func (b *builder) groupNorm(name string, x *value, groups int, eps float64, silu bool, scaleShift *value) *value {
+	return b.groupNormDropout(name, x, groups, eps, silu, scaleShift, 0)
+}
+
+// groupNormDropout is groupNorm with SiLU where p > 0.
+func (b *builder) groupNormDropout(name string, x *value, groups int, eps float64, silu bool, scaleShift *value, p float64) *value {
 	s := x.shape
 	if s.C%groups != 0 {
 		b.fail(name, "%d groups do not divide the channels of its input of %v", groups, s)
 		return b.value(name, s)
 	}
-	o := groupNorm{shape: kernels.Norm{HW: s.pixels(), C: s.C, Groups: groups, Eps: eps, SiLU: silu}, scaleShift: scaleShift != nil}
+	o := groupNorm{shape: kernels.Norm{HW: s.pixels(), C: s.C, Groups: groups, Eps: eps, SiLU: silu}, scaleShift: scaleShift != nil, p: p}
+	if p > 0 {
+		o.site = b.sites
+		b.sites++
+		if b.sites > kernels.MaxDropoutSites {
+			b.fail(name, "a network has at most %d dropout layers", kernels.MaxDropoutSites)
+		}
+	}
 	o.weight = b.param(name+".weight", AsPublic, Init{Kind: Ones}, s.C)
 	bias := b.param(name+".bias", AsPublic, Init{Kind: Zeros}, s.C)
 	b.g.Params[bias].follows = true // the gradient of both is one sum over [2][C]
@@ -43,6 +58,14 @@ func (o groupNorm) needs() needs {
 	return n
 }
 
+// dropout is that of a call.
+func (o groupNorm) dropout(c *call) kernels.Dropout {
+	if o.p == 0 || !c.i.plan.Options.Dropout {
+		return kernels.Dropout{}
+	}
+	return kernels.Dropout{Site: o.site, P: o.p, State: c.state, Offset: c.offset}
+}
+
 func (o groupNorm) forward(c *call) {
 	g := o.shape
 	g.N = c.images
@@ -57,7 +80,8 @@ func (o groupNorm) forward(c *call) {
 			moments = 0
 		}
 	}
-	c.q.GroupNormForward(g, c.out(), c.kept(0), c.in(0), c.weight(o.weight), c.weight(o.weight+1), scaleShift, 2*g.C, moments, tiles)
+	c.q.GroupNormForward(g, o.dropout(c), c.out(), c.kept(0), c.in(0), c.weight(o.weight), c.weight(o.weight+1), scaleShift, 2*g.C,
+		moments, tiles)
 }
 
 func (o groupNorm) backward(c *call) {
@@ -67,7 +91,7 @@ func (o groupNorm) backward(c *call) {
 	if o.scaleShift {
 		scaleShift, dScaleShift = c.in(1), c.dIn(1)
 	}
-	c.q.GroupNormBackward(g, c.dIn(0), c.scratch(0), dScaleShift, c.dOut(), c.in(0), c.weight(o.weight), c.weight(o.weight+1),
+	c.q.GroupNormBackward(g, o.dropout(c), c.dIn(0), c.scratch(0), dScaleShift, c.dOut(), c.in(0), c.weight(o.weight), c.weight(o.weight+1),
 		scaleShift, 2*g.C, c.kept(0))
 	c.q.ShardSum(c.shards, g.N, 2*g.C, c.gradient(o.weight), c.stride(), c.scratch(0))
 }

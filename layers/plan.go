@@ -18,7 +18,7 @@ type PlanOptions struct {
 	Shards kernels.Shards
 	// Precision is the number types.
 	Precision kernels.Precision
-	// Dropout lets the dropout layers act; without it they cost nothing.
+	// Dropout lets layers drop activations; without it that costs nothing.
 	Dropout bool
 	// Recompute keeps fewer activations for Backward: the outputs of operations that cost little are computed again when it needs them, with the
 	// same bits.
@@ -169,7 +169,7 @@ func (p *planner) forward() {
 			b.in = append(b.in, p.use(p.at[v.index], i))
 		}
 		_, fan := n.op.(fanOut)
-		b.idle = fan || need.dropout && !o.Dropout
+		b.idle = fan
 		for _, v := range n.out {
 			if b.idle {
 				p.at[v.index], p.maker[v.index] = b.in[0], p.maker[n.in[0].index]
@@ -291,7 +291,7 @@ func (p *planner) backward() {
 			}
 			s := none
 			switch {
-			case need.passes == j+1, b.idle:
+			case need.passes == j+1:
 				s = b.dOut
 			case need.adds && j == 0 && !wanted[v.index]:
 			case need.adds && j == 0 && terms != nil && len(*terms) > 0:
@@ -307,9 +307,6 @@ func (p *planner) backward() {
 			if terms != nil && s != none {
 				*terms = append(*terms, s)
 			}
-		}
-		if b.idle {
-			b.backward = false
 		}
 	}
 	if o.InputGradient {

@@ -108,13 +108,12 @@ func (u *unet) resnet(name string, x *value, width int, r resize, scale float64)
 	if c.ResnetTimeScaleShift == "scale_shift" {
 		h = u.conv(name+".conv1", h, width, convOptions{kernel: 3, pad: same(3)})
 		t := u.linear(name+".time_emb_proj", u.temb, 2*width, nil, 1)
-		h = u.groupNorm(name+".norm2", h, c.NormNumGroups, c.NormEps, true, t)
+		h = u.groupNormDropout(name+".norm2", h, c.NormNumGroups, c.NormEps, true, t, c.Dropout)
 	} else {
 		t := u.linear(name+".time_emb_proj", u.temb, width, nil, 1)
 		h = u.conv(name+".conv1", h, width, convOptions{kernel: 3, pad: same(3), perImage: t})
-		h = u.groupNorm(name+".norm2", h, c.NormNumGroups, c.NormEps, true, nil)
+		h = u.groupNormDropout(name+".norm2", h, c.NormNumGroups, c.NormEps, true, nil, c.Dropout)
 	}
-	h = u.dropout(name+".dropout", h, c.Dropout)
 	return u.conv(name+".conv2", h, width, convOptions{kernel: 3, pad: same(3), residual: skip, scale: scale})
 }
 

@@ -96,7 +96,7 @@ func TestShapeErrors(t *testing.T) {
 			func(c *UNet2DConfig) { nine := 9; c.AttentionHeadDim = &nine }},
 		{"down_blocks.1.attentions.0: 1 heads over an input of 4x4x260: want heads of at most 256 channels",
 			func(c *UNet2DConfig) { c.AttentionHeadDim, c.BlockOutChannels[1] = nil, 260 }},
-		{"up_blocks.1.resnets.29.dropout: a network has at most 128 dropout layers", func(c *UNet2DConfig) {
+		{"up_blocks.1.resnets.29.norm2: a network has at most 128 dropout layers", func(c *UNet2DConfig) {
 			c.Dropout, c.LayersPerBlock = 0.1, 32
 		}},
 	} {

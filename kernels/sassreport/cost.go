@@ -166,12 +166,13 @@ func attentionCost(l launch, geometry []int, real float64) (cost, bool) {
 // normCost: the input and the output once, backward also the output's gradient; what is read, twice where a block does not keep it, unless the
 // forward pass gets its statistics from a convolution.
 func normCost(l launch, real float64) (cost, bool) {
-	if len(l.Args) != 16 {
+	name, dropout := strings.CutSuffix(l.Kernel, "_dropout")
+	if len(l.Args) != 16 && !dropout || len(l.Args) != 20 && dropout {
 		return cost{}, false
 	}
 	var at int // of HW, C, groups, channels of a block, and whether it keeps them, among the arguments
 	var reads float64
-	switch l.Kernel {
+	switch name {
 	case "groupnorm_forward":
 		at, reads = 9, 1
 		if l.Args[13] == 0 && l.Args[2] == 0 {
@@ -233,7 +234,6 @@ var elementCosts = map[string]elementCost{
 	"upsample2_backward": pixels("resampling", 5),
 	"avgpool2_forward":   pixels("resampling", 1.25),
 	"avgpool2_backward":  pixels("resampling", 1.25),
-	"dropout":            perBlock("dropout", 8, 2),
 	"noise_add":          perBlock("noise and loss", 12, 1.25),
 	"loss": {"noise and loss", 14, func(l launch, _ []int, real float64) float64 {
 		return 2.25 * float64(l.blocks()) * l.lossValues() * real

@@ -186,35 +186,6 @@ func lossCase(g kernels.Noise, o kernels.Objective, gradient bool) Case {
 	}}
 }
 
-func dropoutCase(n, perImage, site int, p float64) Case {
-	elements := float64(n * perImage)
-	return Case{Shape: fmt.Sprintf("%d×%d p%g site %d", n, perImage, p, site), Bytes: 8 * elements, FLOPs: elements, Build: func(b *Builder) {
-		g := kernels.DropoutShape{N: n, PerImage: int64(perImage)}
-		s := b.state(1 << 40)
-		offset := b.rng.IntN(1000)
-		x := b.Normal(n * perImage)
-		y := b.Out("y", b.Want(len(x), func() []float64 {
-			y := make([]float64, len(x))
-			for i := range n {
-				stream := kernels.Stream{Seed: s.Seed, Purpose: kernels.DrawDropout + kernels.Purpose(site), Image: s.First + uint64(offset+i), Step: s.Step}
-				for e := range perImage {
-					if r := stream.Block(uint32(e / 4))[e%4]; float64(r) >= p*(1<<32) {
-						y[i*perImage+e] = x[i*perImage+e] / (1 - p)
-					}
-				}
-			}
-			return y
-		}))
-		xp, state := b.In(x), b.inState(s)
-		b.Launch(func(q *kernels.Queue) { q.Dropout(g, site, p, y, xp, state, int64(offset)) })
-		b.Again("in two launches", func(q *kernels.Queue) {
-			k := n / 2
-			q.Dropout(kernels.DropoutShape{N: k, PerImage: g.PerImage}, site, p, y, xp, state, int64(offset))
-			q.Dropout(kernels.DropoutShape{N: n - k, PerImage: g.PerImage}, site, p, b.Offset(y, k*perImage), b.Offset(xp, k*perImage), state, int64(offset+k))
-		})
-	}}
-}
-
 func sampleStartCase(n, perImage int) Case {
 	return Case{Shape: fmt.Sprintf("%d×%d", n, perImage), Bytes: 4 * float64(n*perImage), Build: func(b *Builder) {
 		s := b.state(1000)
@@ -285,17 +256,14 @@ func diffusionOps() []Op {
 		noise.Cases = append(noise.Cases, noiseAddCase(g))
 		loss.Cases = append(loss.Cases, lossCase(g, kernels.X0, true), lossCase(g, kernels.V, i%2 == 1))
 	}
-	dropout := Op{Name: "dropout", Bench: []Case{dropoutCase(64, 28*28*32, 0, 0.1)}}
 	start := Op{Name: "sample_start", Bench: []Case{sampleStartCase(64, 28*28)}}
 	update := Op{Name: "sample_update", Bench: []Case{sampleUpdateCase(64, 28*28, 0.1, 1), sampleUpdateCase(64, 28*28, 0, 1)}}
 	for _, size := range [][2]int{{61, 1}, {5, 6}, {3, 105}, {2, 256}, {3, 784}, {2, 4551}, {2, 8192}} {
 		n, perImage := size[0], size[1]
-		dropout.Cases = append(dropout.Cases, dropoutCase(n, perImage, 0, 0.1), dropoutCase(n, perImage, 127, 0.5))
 		start.Cases = append(start.Cases, sampleStartCase(n, perImage))
 		update.Cases = append(update.Cases, sampleUpdateCase(n, perImage, 0.3, 1), sampleUpdateCase(n, perImage, 0, 0.5),
 			sampleUpdateCase(n, perImage, 1.5, math.Inf(1)))
 	}
-	dropout.Cases = append(dropout.Cases, dropoutCase(3, 100, 5, 0))
 	time := Op{Name: "sample_time", Cases: []Case{sampleTimeCase(1), sampleTimeCase(64), sampleTimeCase(133)}}
-	return []Op{noise, loss, dropout, start, time, update}
+	return []Op{noise, loss, start, time, update}
 }

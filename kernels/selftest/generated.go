@@ -34,7 +34,6 @@ func generated(ops []Op) []Op {
 		"concat_backward": func() Case {
 			return concatCase(upTo(30), upTo(150), upTo(150), true)
 		},
-		"dropout":       func() Case { return dropoutCase(upTo(5), upTo(3000), rng.IntN(128), float64(rng.IntN(10))/10) },
 		"noise_add":     func() Case { return noiseAddCase(noise()) },
 		"loss":          func() Case { return lossCase(noise(), kernels.Objective(rng.IntN(3)), rng.IntN(2) == 0) },
 		"sample_start":  func() Case { return sampleStartCase(upTo(5), upTo(3000)) },
@@ -92,6 +91,7 @@ func generated(ops []Op) []Op {
 			return convBackwardWeightCase(g, kernels.Shards{Count: 2, Size: 1})
 		},
 	}
+	norms := map[string]func(normCase) Case{"groupnorm_forward": normForwardCase, "groupnorm_backward": normBackwardCase}
 	for i := range ops {
 		if more := tiles[ops[i].Name]; more != nil {
 			for n := range 6 * enoughCases {
@@ -140,6 +140,15 @@ func generated(ops []Op) []Op {
 			c := more()
 			c.Large = true
 			ops[i].Cases = append(ops[i].Cases, c)
+		}
+		if build := norms[ops[i].Name]; build != nil {
+			for range enoughCases / 4 { // with dropout there are kernels of its own
+				groups := upTo(6)
+				n := kernels.Norm{N: upTo(3), HW: upTo(300), C: groups * (1 + upTo(20)), Groups: groups, Eps: 1e-5, SiLU: true}
+				c := build(plainNorm(n).dropped(float64(rng.IntN(10))/10, rng.IntN(kernels.MaxDropoutSites)))
+				c.Large = true
+				ops[i].Cases = append(ops[i].Cases, c)
+			}
 		}
 		if ops[i].Name != "attention_forward" && ops[i].Name != "attention_backward" {
 			continue

@@ -253,8 +253,8 @@ func goldenNorm(g *golden) func(b *Builder) {
 			dScaleShift = b.Out("dscale, dshift", rows(g.values("dscale"), g.values("dshift")))
 		}
 		b.Launch(func(q *kernels.Queue) {
-			q.GroupNormForward(n, y, stats, x, gamma, beta, scaleShift, 2*n.C, 0, 0)
-			q.GroupNormBackward(n, dx, perImage, dScaleShift, dy, x, gamma, beta, scaleShift, 2*n.C, stats)
+			q.GroupNormForward(n, kernels.Dropout{}, y, stats, x, gamma, beta, scaleShift, 2*n.C, 0, 0)
+			q.GroupNormBackward(n, kernels.Dropout{}, dx, perImage, dScaleShift, dy, x, gamma, beta, scaleShift, 2*n.C, stats)
 			q.ShardSum(kernels.Shards{Count: 1, Size: n.N}, n.N, 2*n.C, dGammaBeta, 0, perImage)
 		})
 	}
@@ -342,7 +342,7 @@ func goldenAttentionBlock(g *golden) func(b *Builder) {
 		perImage, perImageNorm := b.Scratch(n*c), b.Scratch(2*n*c)
 		b.Launch(func(q *kernels.Queue) {
 			all := kernels.Shards{Count: 1, Size: n * l}
-			q.GroupNormForward(norm, normed, stats, x, gamma, beta, 0, 0, 0, 0)
+			q.GroupNormForward(norm, kernels.Dropout{}, normed, stats, x, gamma, beta, 0, 0, 0, 0)
 			for i := range projected {
 				q.ConvForward(linear, projected[i], normed, w[i], kernels.Epilogue{Bias: bias[i]})
 			}
@@ -360,7 +360,7 @@ func goldenAttentionBlock(g *golden) func(b *Builder) {
 				sumRows(q, n, l, c, db[i], perImage, dProjected[i])
 				sum = dNormed[i]
 			}
-			q.GroupNormBackward(norm, dNormed[3], perImageNorm, 0, sum, x, gamma, beta, 0, 0, stats)
+			q.GroupNormBackward(norm, kernels.Dropout{}, dNormed[3], perImageNorm, 0, sum, x, gamma, beta, 0, 0, stats)
 			q.ShardSum(kernels.Shards{Count: 1, Size: n}, n, 2*c, dGammaBeta, 0, perImageNorm)
 			q.Add(int64(n*l*c), dx, dNormed[3], dyp)
 		})

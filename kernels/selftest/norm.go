@@ -12,7 +12,18 @@ import (
 type normCase struct {
 	kernels.Norm
 	scaleShift bool
-	tiles      int // the statistics come from so many tiles of each image; 0: from x
+	tiles      int     // the statistics come from so many tiles of each image; 0: from x
+	drop       float64 // probability of dropout; negative: there is none
+	site       int
+}
+
+// plainNorm is a case without anything fused but SiLU.
+func plainNorm(n kernels.Norm) normCase { return normCase{Norm: n, drop: -1} }
+
+// dropped is the same with dropout.
+func (c normCase) dropped(p float64, site int) normCase {
+	c.drop, c.site = p, site
+	return c
 }
 
 func (c normCase) String() string {
@@ -25,6 +36,9 @@ func (c normCase) String() string {
 	}
 	if c.tiles > 0 {
 		text += fmt.Sprintf(" %d tiles", c.tiles)
+	}
+	if c.drop >= 0 {
+		text += fmt.Sprintf(" dropout %g, site %d", c.drop, c.site)
 	}
 	return text
 }
@@ -44,6 +58,8 @@ func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 // normInputs are the inputs of a case. The mean of x is far from 0, which a variance computed as E[x²] − E[x]² does not survive.
 type normInputs struct {
 	x, gamma, beta, scaleShift, dy []float64
+	mask                           []float64 // what dropout multiplies by
+	dropout                        kernels.Dropout
 }
 
 func (c normCase) inputs(b *Builder) normInputs {
@@ -57,7 +73,34 @@ func (c normCase) inputs(b *Builder) normInputs {
 	if c.scaleShift {
 		in.scaleShift = b.Normal(c.N * c.stride())
 	}
+	in.mask = make([]float64, c.size())
+	for i := range in.mask {
+		in.mask[i] = 1
+	}
+	if c.drop < 0 {
+		return in
+	}
+	s, offset, perImage := b.state(1<<40), b.rng.IntN(1000), c.HW*c.C
+	in.dropout = kernels.Dropout{Site: c.site, P: c.drop, State: b.inState(s), Offset: int64(offset)}
+	if b.timing {
+		return in
+	}
+	for n := range c.N {
+		stream := kernels.Stream{Seed: s.Seed, Purpose: kernels.DrawDropout + kernels.Purpose(c.site), Image: s.First + uint64(offset+n), Step: s.Step}
+		for e := range perImage {
+			in.mask[n*perImage+e] = 1 / (1 - c.drop)
+			if r := stream.Block(uint32(e / 4))[e%4]; float64(r) < c.drop*(1<<32) {
+				in.mask[n*perImage+e] = 0
+			}
+		}
+	}
 	return in
+}
+
+// from is the dropout of the images from number n on.
+func from(d kernels.Dropout, n int) kernels.Dropout {
+	d.Offset += int64(n)
+	return d
 }
 
 // affine is g and b of v = xhat·g + b for a channel of an image, and 1 + scale.
@@ -108,7 +151,7 @@ func (c normCase) forward(in normInputs) []float64 {
 				if c.SiLU {
 					v *= sigmoid(v)
 				}
-				y[i] = v
+				y[i] = v * in.mask[i]
 			})
 		}
 	}
@@ -128,7 +171,7 @@ func (c normCase) backward(in normInputs) (dx, dGammaBeta, dScaleShift []float64
 			c.group(n, group, func(i, channel int) {
 				g, b, _ := c.affine(in, n, channel)
 				xhat := (in.x[i] - s[0]) * s[1]
-				dv[i] = in.dy[i]
+				dv[i] = in.dy[i] * in.mask[i]
 				if v := xhat*g + b; c.SiLU {
 					dv[i] *= sigmoid(v) * (1 + v*(1-sigmoid(v)))
 				}
@@ -193,13 +236,13 @@ func normForwardCase(c normCase) Case {
 			partial = b.InAcc(c.partial(in.x))
 		}
 		b.Launch(func(q *kernels.Queue) {
-			q.GroupNormForward(c.Norm, y, stats, x, gamma, beta, scaleShift, c.stride(), partial, c.tiles)
+			q.GroupNormForward(c.Norm, in.dropout, y, stats, x, gamma, beta, scaleShift, c.stride(), partial, c.tiles)
 		})
 		if half := c.N / 2; half > 0 {
 			b.Again("in two launches", func(q *kernels.Queue) {
 				skip := half * c.HW * c.C
-				q.GroupNormForward(c.images(half), y, stats, x, gamma, beta, scaleShift, c.stride(), partial, c.tiles)
-				q.GroupNormForward(c.images(c.N-half), b.Offset(y, skip), b.Offset(stats, half*c.Groups*2), b.Offset(x, skip), gamma, beta,
+				q.GroupNormForward(c.images(half), in.dropout, y, stats, x, gamma, beta, scaleShift, c.stride(), partial, c.tiles)
+				q.GroupNormForward(c.images(c.N-half), from(in.dropout, half), b.Offset(y, skip), b.Offset(stats, half*c.Groups*2), b.Offset(x, skip), gamma, beta,
 					b.Offset(scaleShift, half*c.stride()), c.stride(), b.Offset(partial, half*c.tiles*c.C*2), c.tiles)
 			})
 		}
@@ -227,13 +270,13 @@ func normBackwardCase(c normCase) Case {
 		dy, x, gamma, beta, scaleShift := b.In(in.dy), b.In(in.x), b.InAcc(in.gamma), b.InAcc(in.beta), c.scaleShiftIn(b, in)
 		stats := b.InAcc(c.stats(in.x))
 		b.Launch(func(q *kernels.Queue) {
-			q.GroupNormBackward(c.Norm, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift, c.stride(), stats)
+			q.GroupNormBackward(c.Norm, in.dropout, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift, c.stride(), stats)
 		})
 		if half := c.N / 2; half > 0 {
 			b.Again("in two launches", func(q *kernels.Queue) {
 				skip, skipRow := half*c.HW*c.C, half*c.stride()
-				q.GroupNormBackward(c.images(half), dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift, c.stride(), stats)
-				q.GroupNormBackward(c.images(c.N-half), b.Offset(dx, skip), b.Offset(dGammaBeta, half*2*c.C), b.Offset(dScaleShift, skipRow),
+				q.GroupNormBackward(c.images(half), in.dropout, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift, c.stride(), stats)
+				q.GroupNormBackward(c.images(c.N-half), from(in.dropout, half), b.Offset(dx, skip), b.Offset(dGammaBeta, half*2*c.C), b.Offset(dScaleShift, skipRow),
 					b.Offset(dy, skip), b.Offset(x, skip), gamma, beta, b.Offset(scaleShift, skipRow), c.stride(), b.Offset(stats, half*c.Groups*2))
 			})
 		}
@@ -249,36 +292,53 @@ func normOps() []Op {
 	} {
 		for _, silu := range []bool{false, true} {
 			for _, scaleShift := range []bool{false, true} {
-				c := normCase{kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: silu}, scaleShift, 0}
+				c := plainNorm(kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: silu})
+				c.scaleShift = scaleShift
 				if s[2] > 256 && silu != scaleShift {
 					continue
 				}
 				forward = append(forward, normForwardCase(c))
 				backward = append(backward, normBackwardCase(c))
+				if silu {
+					c = c.dropped(float64(1+len(forward)%6)/10, len(forward)%kernels.MaxDropoutSites)
+					forward, backward = append(forward, normForwardCase(c)), append(backward, normBackwardCase(c))
+				}
 			}
 		}
 	}
 	for _, s := range [][5]int{ // N, HW, C, groups, tiles
 		{2, 64, 32, 8, 1}, {3, 16, 64, 4, 1}, {1, 1024, 24, 3, 8}, {2, 256, 48, 6, 2}, {2, 12, 9, 3, 4}, {1, 128, 384, 32, 1},
 	} {
-		n := kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: true}
-		forward = append(forward, normForwardCase(normCase{n, true, s[4]}), normForwardCase(normCase{n, false, s[4]}))
+		c := plainNorm(kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: true})
+		c.tiles = s[4]
+		forward = append(forward, normForwardCase(c), normForwardCase(c.dropped(0.5, 127)))
+		c.scaleShift = true
+		forward = append(forward, normForwardCase(c))
 	}
 	// Images that a block keeps, of two tensors, of one, with fewer channels, and that it does not.
 	for _, s := range [][4]int{{1, 1024, 32, 8}, {2, 1024, 64, 4}, {1, 1600, 16, 2}, {1, 2304, 16, 2}, {1, 4096, 8, 2}} {
-		c := normCase{kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: true}, false, 0}
+		c := plainNorm(kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: true})
+		forward, backward = append(forward, normForwardCase(c)), append(backward, normBackwardCase(c))
+		c = c.dropped(0.1, 2)
 		forward, backward = append(forward, normForwardCase(c)), append(backward, normBackwardCase(c))
 	}
+	// A mask that drops nothing.
+	none := plainNorm(kernels.Norm{N: 2, HW: 30, C: 24, Groups: 3, Eps: 1e-5, SiLU: true}).dropped(0, 5)
+	forward, backward = append(forward, normForwardCase(none)), append(backward, normBackwardCase(none))
 	// A large ε, which the statistics of nearly constant groups depend on.
-	forward = append(forward, normForwardCase(normCase{kernels.Norm{N: 1, HW: 20, C: 8, Groups: 2, Eps: 0.5}, false, 0}))
+	forward = append(forward, normForwardCase(plainNorm(kernels.Norm{N: 1, HW: 20, C: 8, Groups: 2, Eps: 0.5})))
 	var benchForward, benchBackward []Case
 	for _, s := range [][4]int{
 		{32, 784, 32, 8}, {32, 784, 64, 8}, {32, 196, 32, 8}, {32, 49, 64, 8},
 		{16, 1024, 128, 32}, {16, 1024, 256, 32}, {16, 256, 256, 32}, {16, 256, 512, 32}, {16, 16, 512, 32},
 	} {
-		c := normCase{kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: true}, false, 0}
+		c := plainNorm(kernels.Norm{N: s[0], HW: s[1], C: s[2], Groups: s[3], Eps: 1e-5, SiLU: true})
 		benchForward = append(benchForward, normForwardCase(c))
 		benchBackward = append(benchBackward, normBackwardCase(c))
+		if s[2] == 64 || s[2] == 256 {
+			c = c.dropped(0.1, 0)
+			benchForward, benchBackward = append(benchForward, normForwardCase(c)), append(benchBackward, normBackwardCase(c))
+		}
 	}
 	return []Op{
 		{Name: "groupnorm_forward", Cases: forward, Bench: benchForward},
