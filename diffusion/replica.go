@@ -245,7 +245,7 @@ func (r *replica) forwardBackward(s *slot, b microBatch) error {
 	r.end()
 	x.Backward(q, w, r.partial, state, offset)
 	r.beginOther("loss")
-	q.ShardSum(b.Shards, b.Count, 1, r.at(r.partial, r.lossAt()), arena, r.lossOf)
+	q.ShardSum(b.Shards, b.Count, 1, r.at(r.partial, r.lossAt()), arena, kernels.Rows{At: r.lossOf, Stride: 1})
 	r.end()
 	return q.Err()
 }

@@ -34,7 +34,7 @@ func TestOrdersAgree(t *testing.T) {
 				}
 			}
 			q.ConvForward(g, p[2], p[0], p[1], Epilogue{})
-			q.PixelSum(3, 63, 37, p[3], 0, p[2])
+			q.PixelSum(3, 63, 37, Rows{p[3], 37}, 0, p[2])
 			return errors.Join(q.Err(), q.Stream().Sync(), d.Read(gpu.Bytes(y), p[2]), d.Read(gpu.Bytes(sum), p[3]))
 		})
 		return y, sum

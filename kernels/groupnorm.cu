@@ -270,8 +270,8 @@ DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift
   for (int ch = threadIdx.x; ch < b.channels; ch += kNormThreads) {
     const int k = b.c0 + ch;
     const auto a = affine_of<1>(gamma, beta, scale_shift, k, c);
-    dgamma_beta[b.n * 2 * c + k] = sum_a[ch] * a.scale1[0];
-    dgamma_beta[(b.n * 2 + 1) * c + k] = sum_b[ch] * a.scale1[0];
+    dgamma_beta[k] = sum_a[ch] * a.scale1[0];
+    dgamma_beta[c + k] = sum_b[ch] * a.scale1[0];
     if (dscale_shift) {
       store(dscale_shift + k, vec<T, 1>::splat(fma(a.gamma[0], sum_a[ch], a.beta[0] * sum_b[ch])));
       store(dscale_shift + c + k, vec<T, 1>::splat(sum_b[ch]));
@@ -349,13 +349,14 @@ DEVICE void groupnorm_forward_of(real* y, T* stats, const T* partial, int tiles,
 }
 
 template <bool DROP, class T>
-DEVICE void groupnorm_backward_of(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const T* gamma,
-                                  const T* beta, const real* scale_shift, int stride, const T* stats, int hw, int c, int groups,
-                                  int per_block, int staged, int silu, Dropout dropout) {
+DEVICE void groupnorm_backward_of(real* dx, T* dgamma_beta, int row, real* dscale_shift, const real* dy, const real* x,
+                                  const T* gamma, const T* beta, const real* scale_shift, int stride, const T* stats, int hw,
+                                  int c, int groups, int per_block, int staged, int silu, Dropout dropout) {
   DYN_SHARED(T, shared);
   const auto b = norm_block_of<T>(hw, c, groups, per_block);
   if (scale_shift) scale_shift += b.n * stride;
   if (dscale_shift) dscale_shift += b.n * stride;
+  dgamma_beta += static_cast<long long>(b.n) * row;
   T *const mean = shared, *const rstd = mean + per_block, *const sums = rstd + per_block, *const part = sums + 2 * per_block;
   for (int ch = threadIdx.x; ch < b.channels; ch += kNormThreads) {
     const T* in = stats + (b.n * groups + (b.c0 + ch) / b.group) * 2;
@@ -385,18 +386,18 @@ DEVICE void groupnorm_forward_dropout_body(real* y, T* stats, const T* partial, 
                              1, {state, offset, site, threshold, keep});
 }
 template <class T>
-DEVICE void groupnorm_backward_body(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const T* gamma,
-                                    const T* beta, const real* scale_shift, int stride, const T* stats, int hw, int c, int groups,
-                                    int per_block, int staged, int silu) {
-  groupnorm_backward_of<false>(dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups,
+DEVICE void groupnorm_backward_body(real* dx, T* dgamma_beta, int row, real* dscale_shift, const real* dy, const real* x,
+                                    const T* gamma, const T* beta, const real* scale_shift, int stride, const T* stats, int hw,
+                                    int c, int groups, int per_block, int staged, int silu) {
+  groupnorm_backward_of<false>(dx, dgamma_beta, row, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups,
                                per_block, staged, silu, {});
 }
 template <class T>
-DEVICE void groupnorm_backward_dropout_body(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x,
+DEVICE void groupnorm_backward_dropout_body(real* dx, T* dgamma_beta, int row, real* dscale_shift, const real* dy, const real* x,
                                             const T* gamma, const T* beta, const real* scale_shift, int stride, const T* stats,
                                             int hw, int c, int groups, int per_block, int staged, const StepState* state,
                                             uint64_t offset, int site, unsigned threshold, T keep) {
-  groupnorm_backward_of<true>(dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups,
+  groupnorm_backward_of<true>(dx, dgamma_beta, row, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups,
                               per_block, staged, 1, {state, offset, site, threshold, keep});
 }
 
@@ -413,18 +414,18 @@ BLOCK_KERNEL_MIN(groupnorm_forward_dropout, kNormThreads, 2,
                   offset, site, threshold, keep))
 GEOMETRY(groupnorm_forward_dropout, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
 BLOCK_KERNEL_MIN(groupnorm_backward, kNormThreads, 2,
-                 (real* dx, acc* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const acc* gamma,
+                 (real* dx, acc* dgamma_beta, int row, real* dscale_shift, const real* dy, const real* x, const acc* gamma,
                   const acc* beta, const real* scale_shift, int stride, const acc* stats, int hw, int c, int groups,
                   int per_block, int staged, int silu),
-                 (dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block, staged,
-                  silu))
+                 (dx, dgamma_beta, row, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block,
+                  staged, silu))
 GEOMETRY(groupnorm_backward, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
 BLOCK_KERNEL_MIN(groupnorm_backward_dropout, kNormThreads, 2,
-                 (real* dx, acc* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const acc* gamma,
+                 (real* dx, acc* dgamma_beta, int row, real* dscale_shift, const real* dy, const real* x, const acc* gamma,
                   const acc* beta, const real* scale_shift, int stride, const acc* stats, int hw, int c, int groups,
                   int per_block, int staged, const StepState* state, uint64_t offset, int site, unsigned threshold, acc keep),
-                 (dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block, staged,
-                  state, offset, site, threshold, keep))
+                 (dx, dgamma_beta, row, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block,
+                  staged, state, offset, site, threshold, keep))
 GEOMETRY(groupnorm_backward_dropout, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
 
 }  // namespace SIMT_VARIANT

@@ -16,8 +16,8 @@ type Norm struct {
 var (
 	groupNormForward         = declare("groupnorm_forward", "pppipppp"+"iiiiiir"+"i")
 	groupNormForwardDropout  = declare("groupnorm_forward_dropout", "pppipppp"+"iiiiiir"+dropoutArgs)
-	groupNormBackward        = declare("groupnorm_backward", "ppppppppip"+"iiiii"+"i")
-	groupNormBackwardDropout = declare("groupnorm_backward_dropout", "ppppppppip"+"iiiii"+dropoutArgs)
+	groupNormBackward        = declare("groupnorm_backward", "ppippppppip"+"iiiii"+"i")
+	groupNormBackwardDropout = declare("groupnorm_backward_dropout", "ppippppppip"+"iiiii"+dropoutArgs)
 )
 
 // normLaunch is how a kernel is launched over the channels of an image.
@@ -74,16 +74,17 @@ func (q *Queue) GroupNormForward(g Norm, d Dropout, y, stats, x, gamma, beta, sc
 			i32(stride), i32(g.HW), i32(g.C), i32(g.Groups), i32(l.channels), flag(l.staged), realArg(g.Eps)}, act...)...)
 }
 
-// GroupNormBackward computes dx, and for each image dγ and dβ in dGammaBeta [N][2][C], and d(scale, shift) shaped like scaleShift; with the
+// GroupNormBackward computes dx, and for each image dγ and dβ in a row of dGammaBeta [N][2][C], and d(scale, shift) shaped like scaleShift; with the
 // dropout of GroupNormForward.
-func (q *Queue) GroupNormBackward(g Norm, d Dropout, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift gpu.Ptr, stride int, stats gpu.Ptr) {
+func (q *Queue) GroupNormBackward(g Norm, d Dropout, dx gpu.Ptr, dGammaBeta Rows, dScaleShift, dy, x, gamma, beta, scaleShift gpu.Ptr,
+	stride int, stats gpu.Ptr) {
 	k, act, ok := q.activation(g, d, groupNormBackward, groupNormBackwardDropout)
 	if !ok {
 		return
 	}
 	l := g.launchOf(q.geometry(k), 2, q.Precision())
 	q.launch(k, [3]int{g.N * int(blocks(int64(g.C), int64(l.channels))), 1, 1}, l.shared,
-		append([]arg{ptr(dx), ptr(dGammaBeta), ptr(dScaleShift), ptr(dy), ptr(x), ptr(gamma), ptr(beta), ptr(scaleShift), i32(stride),
+		append([]arg{ptr(dx), ptr(dGammaBeta.At), i32(dGammaBeta.Stride), ptr(dScaleShift), ptr(dy), ptr(x), ptr(gamma), ptr(beta), ptr(scaleShift), i32(stride),
 			ptr(stats), i32(g.HW), i32(g.C), i32(g.Groups), i32(l.channels), flag(l.staged)}, act...)...)
 }
 

@@ -1,7 +1,9 @@
 // Sums in a fixed order.
 //
-//   pixel_sum   out[n][c] = sum over pixels p of x[n][p][c], x [N][HW][C]; also in `rounded` as reals, where it is not null
-//   shard_sum   partial[s * stride + k] = sum over the images i of shard s, in order, of perImage[i][k], k < c; 0 for an empty shard
+//   pixel_sum   out[n * row + c] = sum over pixels p of x[n][p][c], x [N][HW][C]; where `rounded` is not null, also in
+//               rounded[n][c] as reals, and then out may be null
+//   shard_sum   partial[s * stride + k] = sum over the images i of shard s, in order, of per_image[i * row + k], k < c;
+//               0 for an empty shard
 //   shard_sum_reals  the same of perImage in reals
 //   tree_sum    out[k] = ((p0 + p1) + (p2 + p3)) + ((p4 + p5) + (p6 + p7)), p_s = partial[s * stride + k], count a power of two
 //
@@ -34,7 +36,7 @@ DEVICE vec<T, N> sum_pixels(const P* x, int first, int step, int hw, int c) {
 
 // grid: N x ceil(C / kSumChannels).
 template <class T>
-DEVICE void pixel_sum_body(T* out, real* rounded, const real* x, int hw, int c) {
+DEVICE void pixel_sum_body(T* out, int row, real* rounded, const real* x, int hw, int c) {
   const int chunks = (c + kSumChannels - 1) / kSumChannels;
   const int n = blockIdx.x / chunks, c0 = blockIdx.x % chunks * kSumChannels;
   const int width_ = c - c0 < kSumChannels ? c - c0 : kSumChannels;
@@ -42,10 +44,9 @@ DEVICE void pixel_sum_body(T* out, real* rounded, const real* x, int hw, int c) 
 #ifdef SIMT_TILES_HOST
   spans<kSumVec>(0, width_, [&](long long i, auto w) {
     constexpr int N = decltype(w)::n;
-    const long long at = static_cast<long long>(n) * c + c0 + i;
     const vec<T, N> total = sum_pixels<N>(from + i, 0, 1, hw, c);
-    store(out + at, total);
-    if (rounded) store(rounded + at, total);
+    if (out) store(out + static_cast<long long>(n) * row + c0 + i, total);
+    if (rounded) store(rounded + static_cast<long long>(n) * c + c0 + i, total);
   });
 #else
   constexpr int kSumLanes = kSumThreads * kVec / kSumChannels;
@@ -63,9 +64,8 @@ DEVICE void pixel_sum_body(T* out, real* rounded, const real* x, int hw, int c) 
   if (threadIdx.x < static_cast<unsigned>(width_)) {
     T total = T(0);
     for (int lane = 0; lane < kSumLanes; lane++) total = total + part[lane * kSumChannels + threadIdx.x];
-    const long long at = static_cast<long long>(n) * c + c0 + threadIdx.x;
-    out[at] = total;
-    if (rounded) store(rounded + at, vec<T, 1>::splat(total));
+    if (out) out[static_cast<long long>(n) * row + c0 + threadIdx.x] = total;
+    if (rounded) store(rounded + static_cast<long long>(n) * c + c0 + threadIdx.x, vec<T, 1>::splat(total));
   }
 #endif
 }
@@ -81,38 +81,38 @@ constexpr int shard_sum_vec = sizeof(P) == 2 ? 8 : 4;
 
 // grid: count x ceil(C / elements per block). images: how many there are; shard s has those from s * size.
 template <class T, class P>
-DEVICE void shard_sum_of(T* partial, long long stride, const P* per_image, int images, int size, int c) {
+DEVICE void shard_sum_of(T* partial, long long stride, const P* per_image, int row, int images, int size, int c) {
   const int chunk = kElementThreads * kElements;
   const int chunks = (c + chunk - 1) / chunk;
   const int s = blockIdx.x / chunks;
   const int first = static_cast<int>(blockIdx.x) % chunks * chunk, last = c - first > chunk ? first + chunk : c;
   const int image = s * size, rows = images - image > size ? size : images - image;
-  const P* const from = per_image + static_cast<long long>(image) * c;
+  const P* const from = per_image + static_cast<long long>(image) * row;
   T* const to = partial + s * stride;
   // Elements begin … end, N at a time by neighbouring threads.
   const auto sweep = [&](int begin, int end, auto w) {
     constexpr int N = decltype(w)::n;
     for (int k = begin + static_cast<int>(threadIdx.x) * N; k < end; k += kElementThreads * N) {
       vec<T, N> total = vec<T, N>::splat(T(0));
-      const P* row = from + k;
-      for (int i = 0; i < rows; i++, row += c) total = total + load<N>(row);
+      const P* x = from + k;
+      for (int i = 0; i < rows; i++, x += row) total = total + load<N>(x);
       store(to + k, total);
     }
   };
   constexpr int V = shard_sum_vec<P>;
-  const bool aligned = vector_rows(c) && vector_rows(static_cast<int>(stride % kVec));
+  const bool aligned = vector_rows(row) && vector_rows(static_cast<int>(stride % kVec));
   const int whole = aligned && vector_start(partial) && vector_start(per_image) ? first + (last - first) / V * V : first;
   sweep(first, whole, width<V>{});
   sweep(whole, last, width<1>{});
 }
 
 template <class T>
-DEVICE void shard_sum_body(T* partial, long long stride, const T* per_image, int images, int size, int c) {
-  shard_sum_of(partial, stride, per_image, images, size, c);
+DEVICE void shard_sum_body(T* partial, long long stride, const T* per_image, int row, int images, int size, int c) {
+  shard_sum_of(partial, stride, per_image, row, images, size, c);
 }
 template <class T>
-DEVICE void shard_sum_reals_body(T* partial, long long stride, const real* per_image, int images, int size, int c) {
-  shard_sum_of(partial, stride, per_image, images, size, c);
+DEVICE void shard_sum_reals_body(T* partial, long long stride, const real* per_image, int row, int images, int size, int c) {
+  shard_sum_of(partial, stride, per_image, row, images, size, c);
 }
 
 template <int COUNT, int N>
@@ -154,13 +154,15 @@ DEVICE void tree_sum_body(T* out, const T* partial, long long stride, int count,
   }
 }
 
-BLOCK_KERNEL(pixel_sum, kSumThreads, (acc * out, real* rounded, const real* x, int hw, int c), (out, rounded, x, hw, c))
+BLOCK_KERNEL(pixel_sum, kSumThreads, (acc * out, int row, real* rounded, const real* x, int hw, int c),
+             (out, row, rounded, x, hw, c))
 GEOMETRY(pixel_sum, kSumThreads, kSumChannels)
-KERNEL(shard_sum, kElementThreads, (acc * partial, long long stride, const acc* per_image, int images, int size, int c),
-       (partial, stride, per_image, images, size, c))
+KERNEL(shard_sum, kElementThreads, (acc * partial, long long stride, const acc* per_image, int row, int images, int size, int c),
+       (partial, stride, per_image, row, images, size, c))
 GEOMETRY(shard_sum, kElementThreads, kElements)
-KERNEL(shard_sum_reals, kElementThreads, (acc * partial, long long stride, const real* per_image, int images, int size, int c),
-       (partial, stride, per_image, images, size, c))
+KERNEL(shard_sum_reals, kElementThreads,
+       (acc * partial, long long stride, const real* per_image, int row, int images, int size, int c),
+       (partial, stride, per_image, row, images, size, c))
 GEOMETRY(shard_sum_reals, kElementThreads, kElements)
 KERNEL(tree_sum, kElementThreads, (acc * out, const acc* partial, long long stride, int count, long long n),
        (out, partial, stride, count, n))

@@ -3,32 +3,38 @@ package kernels
 import "ddgpu/gpu"
 
 var (
-	pixelSum      = declare("pixel_sum", "pppii")
-	shardSum      = declare("shard_sum", "plpiii")
-	shardSumReals = declare("shard_sum_reals", "plpiii")
+	pixelSum      = declare("pixel_sum", "pippii")
+	shardSum      = declare("shard_sum", "plpiiii")
+	shardSumReals = declare("shard_sum_reals", "plpiiii")
 	treeSum       = declare("tree_sum", "pplil")
 )
 
-// PixelSum computes out[n][c] = Σ_p x[n][p][c], x [n][hw][c], and the same rounded to what activations are stored as, where rounded is not 0.
-func (q *Queue) PixelSum(n, hw, c int, out, rounded, x gpu.Ptr) {
+// Rows are rows of sums, one for each image, from one to the next Stride elements.
+type Rows struct {
+	At     gpu.Ptr
+	Stride int
+}
+
+// PixelSum computes out[n][c] = Σ_p x[n][p][c], x [n][hw][c], and the same rounded [n][c], to what activations are stored as. Either may be at 0.
+func (q *Queue) PixelSum(n, hw, c int, out Rows, rounded, x gpu.Ptr) {
 	chunks := int(blocks(int64(c), int64(q.geometry(pixelSum)[1])))
-	q.launch(pixelSum, [3]int{n * chunks, 1, 1}, 0, ptr(out), ptr(rounded), ptr(x), i32(hw), i32(c))
+	q.launch(pixelSum, [3]int{n * chunks, 1, 1}, 0, ptr(out.At), i32(out.Stride), ptr(rounded), ptr(x), i32(hw), i32(c))
 }
 
 // ShardSum computes partial[s·stride + k] = Σ perImage[i][k] over the images i of shard s, in order, k < c.
-func (q *Queue) ShardSum(s Shards, images, c int, partial gpu.Ptr, stride int64, perImage gpu.Ptr) {
+func (q *Queue) ShardSum(s Shards, images, c int, partial gpu.Ptr, stride int64, perImage Rows) {
 	q.shardSum(shardSum, s, images, c, partial, stride, perImage)
 }
 
 // ShardSumActivations is ShardSum of rows that are stored as activations are.
-func (q *Queue) ShardSumActivations(s Shards, images, c int, partial gpu.Ptr, stride int64, perImage gpu.Ptr) {
+func (q *Queue) ShardSumActivations(s Shards, images, c int, partial gpu.Ptr, stride int64, perImage Rows) {
 	q.shardSum(shardSumReals, s, images, c, partial, stride, perImage)
 }
 
-func (q *Queue) shardSum(k declaration, s Shards, images, c int, partial gpu.Ptr, stride int64, perImage gpu.Ptr) {
+func (q *Queue) shardSum(k declaration, s Shards, images, c int, partial gpu.Ptr, stride int64, perImage Rows) {
 	g := q.geometry(k)
 	chunks := int(blocks(int64(c), int64(g[0])*int64(g[1])))
-	q.launch(k, [3]int{s.Count * chunks, 1, 1}, 0, ptr(partial), i64(stride), ptr(perImage), i32(images), i32(s.Size), i32(c))
+	q.launch(k, [3]int{s.Count * chunks, 1, 1}, 0, ptr(partial), i64(stride), ptr(perImage.At), i32(perImage.Stride), i32(images), i32(s.Size), i32(c))
 }
 
 // MaxTreeParts is how many parts TreeSum adds at most.

@@ -92,6 +92,6 @@ func (q *Queue) ConvBackwardWeight(g Conv, s Shards, cut Segments, partial gpu.P
 	q.launch(k, grid, 0, args...)
 	if cut.Count > 0 {
 		behind := partial.Offset(int64(cut.Row) * int64(g.Cout) * q.Precision().AccSize())
-		q.ShardSum(Shards{Count: s.Count, Size: cut.Count}, s.Count*cut.Count, int(cut.rest(g)), behind, stride, work)
+		q.ShardSum(Shards{Count: s.Count, Size: cut.Count}, s.Count*cut.Count, int(cut.rest(g)), behind, stride, Rows{work, int(cut.rest(g))})
 	}
 }

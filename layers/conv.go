@@ -96,6 +96,9 @@ func (b *builder) addConv(name string, c conv, out Shape, x, perImage, residual 
 		}
 		in = append(in, residual)
 	}
+	if c.bias >= 0 && c.sums() {
+		b.g.Params[c.bias].sum = true
+	}
 	return b.add(name, c, out, in...)
 }
 
@@ -108,9 +111,6 @@ func (o conv) kind() string {
 
 func (o conv) needs() needs {
 	n := needs{inputs: []int{0}, params: true, adds: true, before: o.silu}
-	if o.sums() {
-		n.scratch = []int64{int64(o.shape.Cout)}
-	}
 	if o.residual {
 		n.passes = 2
 		if o.perImage {
@@ -162,14 +162,9 @@ func (o conv) backward(c *call) {
 		if o.perImage {
 			perImage = c.dIn(1)
 		}
-		c.q.PixelSum(g.N, pixels, g.Cout, c.scratch(0), perImage, dy)
-	}
-	switch {
-	case o.bias < 0:
-	case o.sums():
-		c.q.ShardSum(c.shards, g.N, g.Cout, c.gradient(o.bias), c.stride(), c.scratch(0))
-	default:
-		c.q.ShardSumActivations(c.shards, g.N, g.Cout, c.gradient(o.bias), c.stride(), dy)
+		c.q.PixelSum(g.N, pixels, g.Cout, c.row(o.bias), perImage, dy)
+	} else if o.bias >= 0 {
+		c.q.ShardSumActivations(c.shards, g.N, g.Cout, c.gradient(o.bias), c.stride(), kernels.Rows{At: dy, Stride: g.Cout})
 	}
 	if dx := c.dIn(0); dx != 0 {
 		c.q.ConvBackwardData(g, dx, dy, c.matrix(o.weight), kernels.Epilogue{Residual: c.prior()})

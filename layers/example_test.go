@@ -23,10 +23,10 @@ func ExampleGraph_Plan() {
 	fmt.Print(plan)
 	// Output:
 	// parameters      136.36 MiB  35746307 in 328 tensors, fp32
-	// activations    4343.79 MiB  batch 128, forward and backward
-	// workspace         0.50 MiB
-	// total          4480.65 MiB
-	// per image        33.94 MiB  activations and workspace
+	// activations    4367.74 MiB  batch 128, forward and backward
+	// workspace         0.12 MiB
+	// total          4504.22 MiB
+	// per image        34.12 MiB  activations and workspace
 }
 
 // A network's prediction for one image, on the host device.

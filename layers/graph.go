@@ -21,12 +21,13 @@ type Graph struct {
 	In, Out Shape
 	// Classes is how many labels there are, 0 for a network without.
 	Classes int
-	// Params are the parameters, in the order of the arena.
+	// Params are the parameters, in the order of the layers.
 	Params []Param
 	// Parameters is how many numbers are learned, ArenaElements the length of an arena that holds them: each tensor at its Offset, and
 	// SpareElements at the end that belong to no tensor.
 	Parameters, ArenaElements int64
 
+	rows   rows
 	nodes  []*node // in the order of Forward
 	values int
 	x, out *value

@@ -184,6 +184,14 @@ func (i *Instance) Backward(q *kernels.Queue, weights Weights, partial, state gp
 			i.after(k, true)
 		}
 	}
+	if rows := i.plan.Graph.rows; rows.width > 0 {
+		if i.begin != nil {
+			i.begin(Launches{"sums", "biases and norms", Backward})
+			defer i.end()
+		}
+		at := partial.Offset(rows.first * c.precision().AccSize())
+		q.ShardSum(c.shards, c.images, int(rows.width), at, c.stride(), kernels.Rows{At: i.at[i.plan.rows], Stride: int(rows.stride)})
+	}
 }
 
 func (i *Instance) call(q *kernels.Queue, weights Weights, partial, state gpu.Ptr, offset int64) call {
@@ -243,6 +251,17 @@ func (c *call) weight(param int) gpu.Ptr {
 func (c *call) gradient(param int) gpu.Ptr { return c.at(c.partial, param, c.precision().AccSize()) }
 func (c *call) matrix(param int) gpu.Ptr {
 	return c.at(c.weights.Matrices, param, c.precision().Size())
+}
+
+// row is where backward leaves, in each image's row of sums, what is summed to a parameter's gradient: one that is marked so. The columns of γ
+// and β of a group norm are neighbours. At is 0 for parameter −1.
+func (c *call) row(param int) kernels.Rows {
+	g := c.i.plan.Graph
+	if param < 0 {
+		return kernels.Rows{}
+	}
+	column := g.Params[param].Offset - g.rows.first
+	return kernels.Rows{At: c.i.at[c.i.plan.rows].Offset(column * c.precision().AccSize()), Stride: int(g.rows.stride)}
 }
 
 func (c *call) precision() kernels.Precision { return c.i.plan.Options.Precision }

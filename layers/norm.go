@@ -36,8 +36,10 @@ func (b *builder) groupNormDropout(name string, x *value, groups int, eps float6
 		}
 	}
 	o.weight = b.param(name+".weight", AsPublic, Init{Kind: Ones}, s.C)
-	bias := b.param(name+".bias", AsPublic, Init{Kind: Zeros}, s.C)
-	b.g.Params[bias].follows = true // the gradient of both is one sum over [2][C]
+	b.param(name+".bias", AsPublic, Init{Kind: Zeros}, s.C)
+	for i := range 2 {
+		b.g.Params[o.weight+i].sum = true
+	}
 	in := []*value{x}
 	if scaleShift != nil {
 		if want := (Shape{1, 1, 2 * s.C}); scaleShift.shape != want {
@@ -51,7 +53,7 @@ func (b *builder) groupNormDropout(name string, x *value, groups int, eps float6
 func (o groupNorm) kind() string { return "group norm" }
 
 func (o groupNorm) needs() needs {
-	n := needs{inputs: []int{0}, params: true, cheap: true, kept: []int64{2 * int64(o.shape.Groups)}, scratch: []int64{2 * int64(o.shape.C)}}
+	n := needs{inputs: []int{0}, params: true, cheap: true, kept: []int64{2 * int64(o.shape.Groups)}}
 	if o.scaleShift {
 		n.inputs = append(n.inputs, 1)
 	}
@@ -91,7 +93,6 @@ func (o groupNorm) backward(c *call) {
 	if o.scaleShift {
 		scaleShift, dScaleShift = c.in(1), c.dIn(1)
 	}
-	c.q.GroupNormBackward(g, o.dropout(c), c.dIn(0), c.scratch(0), dScaleShift, c.dOut(), c.in(0), c.weight(o.weight), c.weight(o.weight+1),
+	c.q.GroupNormBackward(g, o.dropout(c), c.dIn(0), c.row(o.weight), dScaleShift, c.dOut(), c.in(0), c.weight(o.weight), c.weight(o.weight+1),
 		scaleShift, 2*g.C, c.kept(0))
-	c.q.ShardSum(c.shards, g.N, 2*g.C, c.gradient(o.weight), c.stride(), c.scratch(0))
 }

@@ -5,14 +5,15 @@ type Param struct {
 	// Name and Shape are public, those of diffusers: convolutions [out][in][kernel height][kernel width], matrices [out][in].
 	Name  string
 	Shape []int
-	// Offset is where the tensor begins in an arena, in elements: a multiple of 16, but a group norm's bias follows its weight.
+	// Offset is where the tensor begins in an arena, in elements: a multiple of 16, or, of those whose gradients are sums over images, of the
+	// largest power of two up to 16 that divides Elements.
 	Offset   int64
 	Elements int64
 	// Layout says how the arena has the tensor, Init what it is before training.
 	Layout Layout
 	Init   Init
 
-	follows bool // the tensor before it, without a gap
+	sum bool // the gradient is a sum over images of a row of each, see Graph.rows
 }
 
 // Layout is how a tensor lies in an arena.
@@ -25,7 +26,7 @@ const (
 	Matrix                    // public [O][I], in the arena [I][O]
 )
 
-// tensorAlign is what offsets in an arena are multiples of, in elements.
+// tensorAlign is what offsets in an arena are multiples of, in elements, and the rows of sums.
 const tensorAlign = 16
 
 // SpareElements is how many elements at the end of an arena belong to no tensor.
@@ -41,19 +42,40 @@ func (b *builder) param(name string, layout Layout, init Init, shape ...int) int
 	return len(b.g.Params) - 1
 }
 
-// place gives every parameter its offset.
+// rows is one row for each image of what the gradients of some parameters are sums of: those of convolutions' biases, and of γ and β of group
+// norms. In an arena these parameters lie as in a row, so that one launch sums all of them.
+type rows struct {
+	first  int64 // where the parameters begin in an arena
+	width  int64 // how many elements they have
+	stride int64 // from one row to the next: width and a gap
+}
+
+// place gives every parameter its offset. Behind the others come those that are columns of a row, without gaps: first the ones whose elements
+// are a multiple of 16, then of 8, 4 and 2, then the rest, so that each begins at a multiple of what its elements are one of. γ and β of a group
+// norm stay neighbours.
 func (g *Graph) place() {
 	end := int64(0)
 	for i := range g.Params {
 		p := &g.Params[i]
-		if !p.follows {
-			end = roundUp(end, tensorAlign)
-		}
-		p.Offset = end
-		end += p.Elements
 		g.Parameters += p.Elements
+		if !p.sum {
+			p.Offset = end
+			end = roundUp(end+p.Elements, tensorAlign)
+		}
 	}
-	g.ArenaElements = roundUp(end, tensorAlign) + SpareElements
+	g.rows.first = end
+	for align := int64(tensorAlign); align > 0; align /= 2 {
+		for i := range g.Params {
+			if p := &g.Params[i]; p.sum && min(p.Elements&-p.Elements, tensorAlign) == align {
+				p.Offset = end
+				end += p.Elements
+			}
+		}
+	}
+	g.rows.width = end - g.rows.first
+	end = roundUp(end, tensorAlign)
+	g.rows.stride = end - g.rows.first
+	g.ArenaElements = end + SpareElements
 }
 
 func roundUp(n, multiple int64) int64 { return (n + multiple - 1) / multiple * multiple }

@@ -1,8 +1,10 @@
 package layers
 
 import (
+	"cmp"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +37,47 @@ func TestParamLayouts(t *testing.T) {
 		}
 		if back := p.ToPublic(arena); !reflect.DeepEqual(back, public) {
 			t.Errorf("%v: back from the arena it is %v", p.Shape, back)
+		}
+	}
+}
+
+// TestPlacement checks that tensors lie apart in an arena, aligned as far as their sizes let kernels take several elements at a time, and those whose
+// gradients are sums over images behind the others without gaps, γ before β.
+func TestPlacement(t *testing.T) {
+	for _, g := range unets(t) {
+		params := slices.Clone(g.Params)
+		slices.SortFunc(params, func(a, b Param) int { return cmp.Compare(a.Offset, b.Offset) })
+		end, width, elements := int64(0), int64(0), int64(0)
+		for i, p := range params {
+			align := int64(tensorAlign)
+			for p.sum && p.Elements%align != 0 {
+				align /= 2
+			}
+			gap := int64(tensorAlign - 1)
+			if i > 0 && params[i-1].sum {
+				gap = 0
+			}
+			if p.Offset%align != 0 || p.Offset < end || p.Offset > end+gap {
+				t.Errorf("%s of %d begins at %d, the tensor before it ends at %d", p.Name, p.Elements, p.Offset, end)
+			}
+			if p.sum != (p.Offset >= g.rows.first) {
+				t.Errorf("%s: a column of the sums: %v, at %d, which begin at %d", p.Name, p.sum, p.Offset, g.rows.first)
+			}
+			norm := strings.Contains(p.Name, "norm")
+			if norm && strings.HasSuffix(p.Name, ".bias") && params[i-1].Name != strings.TrimSuffix(p.Name, "bias")+"weight" {
+				t.Errorf("%s lies behind %s", p.Name, params[i-1].Name)
+			}
+			if norm && !p.sum || p.sum && len(p.Shape) != 1 {
+				t.Errorf("%s of shape %v: a column of the sums: %v", p.Name, p.Shape, p.sum)
+			}
+			if p.sum {
+				width += p.Elements
+			}
+			end, elements = p.Offset+p.Elements, elements+p.Elements
+		}
+		if width != g.rows.width || end != g.rows.first+width || g.rows.stride != roundUp(width, tensorAlign) ||
+			g.ArenaElements != g.rows.first+g.rows.stride+SpareElements || elements != g.Parameters {
+			t.Errorf("rows %+v and an arena of %d elements for %d columns up to %d and %d parameters", g.rows, g.ArenaElements, width, end, elements)
 		}
 	}
 }

@@ -40,6 +40,7 @@ type Plan struct {
 	nodes                []binding // of Forward, by the graph's nodes
 	back                 []binding // of Backward
 	again                []repeat  // before each node's backward
+	rows                 slot      // of sums, from the first node of Backward to its end
 	x, time, labels      slot
 	y, dy, dx            slot
 	steps                int // of Forward and Backward together
@@ -155,6 +156,7 @@ func (p *planner) forward() {
 	g, o := p.Graph, p.Options
 	p.at, p.maker = make([]slot, g.values), make([]int, g.values)
 	p.maker[g.x.index] = -1
+	p.rows = none
 	p.x = p.always(p.reals("input", g.In.Elements(), 0))
 	p.time = p.always(p.sums("time", 1, 0))
 	p.labels, p.dy, p.dx = none, none, none
@@ -249,6 +251,9 @@ func (p *planner) backward() {
 		p.fresh[i] = none
 	}
 	p.dy = p.always(p.reals("gradient of the output", g.Out.Elements(), 0))
+	if g.rows.width > 0 {
+		p.rows = p.use(p.sums("rows of sums", g.rows.stride, len(g.nodes)), p.steps)
+	}
 	gradient := make([]slot, g.values)
 	gradient[g.out.index] = p.dy
 	for i := len(g.nodes) - 1; i >= 0; i-- {

@@ -167,7 +167,11 @@ func attentionCost(l launch, geometry []int, real float64) (cost, bool) {
 // forward pass gets its statistics from a convolution.
 func normCost(l launch, real float64) (cost, bool) {
 	name, dropout := strings.CutSuffix(l.Kernel, "_dropout")
-	if len(l.Args) != 16 && !dropout || len(l.Args) != 20 && dropout {
+	args := map[string]int{"groupnorm_forward": 16, "groupnorm_backward": 17}[name]
+	if dropout {
+		args += 4
+	}
+	if len(l.Args) != args {
 		return cost{}, false
 	}
 	var at int // of HW, C, groups, channels of a block, and whether it keeps them, among the arguments
@@ -179,8 +183,8 @@ func normCost(l launch, real float64) (cost, bool) {
 			reads = 2
 		}
 	case "groupnorm_backward":
-		at, reads = 10, 2
-		if l.Args[14] == 0 {
+		at, reads = 11, 2
+		if l.Args[15] == 0 {
 			reads = 4
 		}
 	default:
@@ -239,12 +243,12 @@ var elementCosts = map[string]elementCost{
 		return 2.25 * float64(l.blocks()) * l.lossValues() * real
 	}},
 	"timestep_embedding": {"time embedding", 6, func(l launch, _ []int, real float64) float64 { return l.Args[3] * l.Args[4] * real }},
-	"pixel_sum": {"bias and time gradients", 5, func(l launch, g []int, real float64) float64 {
-		chunks := (int(l.Args[4]) + g[1] - 1) / g[1]
-		return float64(l.blocks()/chunks) * l.Args[3] * l.Args[4] * real
+	"pixel_sum": {"bias and time gradients", 6, func(l launch, g []int, real float64) float64 {
+		chunks := (int(l.Args[5]) + g[1] - 1) / g[1]
+		return float64(l.blocks()/chunks) * l.Args[4] * l.Args[5] * real
 	}},
-	"shard_sum":       {"bias and time gradients", 6, shardBytes},
-	"shard_sum_reals": {"bias and time gradients", 6, shardBytes},
+	"shard_sum":       {"bias and time gradients", 7, shardBytes},
+	"shard_sum_reals": {"bias and time gradients", 7, shardBytes},
 	"tree_sum":        {"tree of shards", 5, func(l launch, _ []int, _ float64) float64 { return (l.Args[3] + 1) * l.Args[4] * accBytes }},
 	"square_sum":      {"update", 4, func(l launch, _ []int, _ float64) float64 { return l.Args[2] * accBytes }},
 	"grad_norm":       {"update", 3, func(l launch, _ []int, _ float64) float64 { return l.Args[2] * accBytes }},
@@ -254,7 +258,7 @@ var elementCosts = map[string]elementCost{
 
 // shardBytes: rows of all images, and a row of each shard.
 func shardBytes(l launch, _ []int, _ float64) float64 {
-	return (l.Args[3] + l.Args[3]/l.Args[4]) * l.Args[5] * accBytes
+	return (l.Args[4] + l.Args[4]/l.Args[5]) * l.Args[6] * accBytes
 }
 
 // lossValues is the values of an image: height, width and channels end the arguments but for two.

@@ -48,10 +48,14 @@ func generated(ops []Op) []Op {
 			s, images := shards()
 			return embeddingBackwardCase(s, images, upTo(100), upTo(20))
 		},
-		"pixel_sum": func() Case { return pixelSumCase(upTo(3), upTo(600), upTo(100)) },
+		"pixel_sum": func() Case {
+			c := upTo(100)
+			return pixelSumCase(upTo(3), upTo(600), c, c+rng.IntN(20))
+		},
 		"shard_sum": func() Case {
 			s, images := shards()
-			return shardSumCase(s, images, upTo(1100), rng.IntN(2) == 0)
+			c := upTo(1100)
+			return shardSumCase(s, images, c, c+rng.IntN(20), rng.IntN(2) == 0)
 		},
 		"tree_sum": func() Case {
 			n := upTo(3000)

@@ -179,8 +179,8 @@ func TestGoldenVectors(t *testing.T) {
 
 // sumRows adds up rows of c values, `rows` for each of n images, in a bias's gradient.
 func sumRows(q *kernels.Queue, n, rows, c int, out, perImage, dy gpu.Ptr) {
-	q.PixelSum(n, rows, c, perImage, 0, dy)
-	q.ShardSum(kernels.Shards{Count: 1, Size: n}, n, c, out, int64(c), perImage)
+	q.PixelSum(n, rows, c, kernels.Rows{At: perImage, Stride: c}, 0, dy)
+	q.ShardSum(kernels.Shards{Count: 1, Size: n}, n, c, out, int64(c), kernels.Rows{At: perImage, Stride: c})
 }
 
 func goldenConv(g *golden) func(b *Builder) {
@@ -254,8 +254,8 @@ func goldenNorm(g *golden) func(b *Builder) {
 		}
 		b.Launch(func(q *kernels.Queue) {
 			q.GroupNormForward(n, kernels.Dropout{}, y, stats, x, gamma, beta, scaleShift, 2*n.C, 0, 0)
-			q.GroupNormBackward(n, kernels.Dropout{}, dx, perImage, dScaleShift, dy, x, gamma, beta, scaleShift, 2*n.C, stats)
-			q.ShardSum(kernels.Shards{Count: 1, Size: n.N}, n.N, 2*n.C, dGammaBeta, 0, perImage)
+			q.GroupNormBackward(n, kernels.Dropout{}, dx, kernels.Rows{At: perImage, Stride: 2 * n.C}, dScaleShift, dy, x, gamma, beta, scaleShift, 2*n.C, stats)
+			q.ShardSum(kernels.Shards{Count: 1, Size: n.N}, n.N, 2*n.C, dGammaBeta, 0, kernels.Rows{At: perImage, Stride: 2 * n.C})
 		})
 	}
 }
@@ -360,8 +360,8 @@ func goldenAttentionBlock(g *golden) func(b *Builder) {
 				sumRows(q, n, l, c, db[i], perImage, dProjected[i])
 				sum = dNormed[i]
 			}
-			q.GroupNormBackward(norm, kernels.Dropout{}, dNormed[3], perImageNorm, 0, sum, x, gamma, beta, 0, 0, stats)
-			q.ShardSum(kernels.Shards{Count: 1, Size: n}, n, 2*c, dGammaBeta, 0, perImageNorm)
+			q.GroupNormBackward(norm, kernels.Dropout{}, dNormed[3], kernels.Rows{At: perImageNorm, Stride: 2 * c}, 0, sum, x, gamma, beta, 0, 0, stats)
+			q.ShardSum(kernels.Shards{Count: 1, Size: n}, n, 2*c, dGammaBeta, 0, kernels.Rows{At: perImageNorm, Stride: 2 * c})
 			q.Add(int64(n*l*c), dx, dNormed[3], dyp)
 		})
 	}

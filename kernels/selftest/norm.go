@@ -262,7 +262,8 @@ func normBackwardCase(c normCase) Case {
 			})
 		}
 		dx := b.Out("dx", wantOf(c.size(), &want.dx))
-		dGammaBeta := b.OutAcc("dγ, dβ", wantOf(c.N*2*c.C, &want.dGammaBeta))
+		row := 2*c.C + c.HW%20
+		dGammaBeta := kernels.Rows{At: b.OutAcc("dγ, dβ", spread(wantOf(c.N*2*c.C, &want.dGammaBeta), 2*c.C, row)), Stride: row}
 		var dScaleShift gpu.Ptr
 		if c.scaleShift {
 			dScaleShift = b.Out("dscale, dshift", wantOf(c.N*c.stride(), &want.dScaleShift))
@@ -276,7 +277,7 @@ func normBackwardCase(c normCase) Case {
 			b.Again("in two launches", func(q *kernels.Queue) {
 				skip, skipRow := half*c.HW*c.C, half*c.stride()
 				q.GroupNormBackward(c.images(half), in.dropout, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift, c.stride(), stats)
-				q.GroupNormBackward(c.images(c.N-half), from(in.dropout, half), b.Offset(dx, skip), b.Offset(dGammaBeta, half*2*c.C), b.Offset(dScaleShift, skipRow),
+				q.GroupNormBackward(c.images(c.N-half), from(in.dropout, half), b.Offset(dx, skip), b.rowsFrom(dGammaBeta, half), b.Offset(dScaleShift, skipRow),
 					b.Offset(dy, skip), b.Offset(x, skip), gamma, beta, b.Offset(scaleShift, skipRow), c.stride(), b.Offset(stats, half*c.Groups*2))
 			})
 		}
