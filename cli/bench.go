@@ -96,9 +96,9 @@ func bench(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	b := &benching{precision: p, repeats: c.Int("repeats")}
-	if b.repeats < 1 {
-		return usagef("--repeats %d: want at least 1", b.repeats)
+	b := &benching{precision: p}
+	if b.repeats, err = repeatsOf(c); err != nil {
+		return err
 	}
 	if b.match, err = operations(c, trainStep, sampleStep); err != nil {
 		return err
@@ -122,6 +122,15 @@ func bench(c *cli.Context) error {
 		return err
 	}
 	return writeJSON(c.App.Writer, b.rows)
+}
+
+// repeatsOf is --repeats.
+func repeatsOf(c *cli.Context) (int, error) {
+	n := c.Int("repeats")
+	if n < 1 {
+		return 0, usagef("--repeats %d: want at least 1", n)
+	}
+	return n, nil
 }
 
 func benchConfig(c *cli.Context) (diffusion.Config, error) {

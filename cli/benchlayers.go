@@ -73,9 +73,9 @@ func benchStep(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	b := &benching{precision: p, repeats: c.Int("repeats")}
-	if b.repeats < 1 {
-		return usagef("--repeats %d: want at least 1", b.repeats)
+	b := &benching{precision: p}
+	if b.repeats, err = repeatsOf(c); err != nil {
+		return err
 	}
 	if b.config, err = benchConfig(c); err != nil {
 		return err

@@ -96,11 +96,13 @@ func benchPyTorch(c *cli.Context) error {
 		return usagef("--peer %s: want %s", peer, lucidrains)
 	}
 	v := &versus{rounds: 7, limit: c.Duration("compile-limit"), seed: rand.Uint64()}
-	if c.IsSet("repeats") {
-		v.rounds = c.Int("repeats")
-	}
 	v.random = rand.New(rand.NewPCG(v.seed, 0))
 	var err error
+	if c.IsSet("repeats") {
+		if v.rounds, err = repeatsOf(c); err != nil {
+			return err
+		}
+	}
 	if v.precision, err = precisionOf(c); err != nil {
 		return err
 	}

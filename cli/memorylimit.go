@@ -54,18 +54,19 @@ func checkLimit(config diffusion.Config, devices int, planned diffusion.Memory, 
 		fit = append(fit, fmt.Sprintf("%s needs %s", options, humanize.IBytes(uint64(m.Total))))
 		return true
 	}
-	for _, again := range []bool{config.Train.Recompute, true} {
-		c, options := config, ""
-		if again && !config.Train.Recompute {
-			c.Train.Recompute, options = true, "--recompute "
-			if try(c, "--recompute") || len(fit) > 0 {
-				break
+	tryMicroBatches := func(config diffusion.Config, options string) bool {
+		for config.Train.MicroBatches *= 2; config.Validate() == nil; config.Train.MicroBatches *= 2 {
+			if try(config, fmt.Sprintf("%s--micro-batches %d", options, config.Train.MicroBatches)) {
+				return true
 			}
 		}
-		for c.Train.MicroBatches *= 2; c.Validate() == nil; c.Train.MicroBatches *= 2 {
-			if try(c, fmt.Sprintf("%s--micro-batches %d", options, c.Train.MicroBatches)) {
-				break
-			}
+		return false
+	}
+	smaller := tryMicroBatches(config, "")
+	if !config.Train.Recompute {
+		config.Train.Recompute = true
+		if !try(config, "--recompute") && !smaller {
+			tryMicroBatches(config, "--recompute ")
 		}
 	}
 	if len(fit) > 0 {

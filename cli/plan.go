@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 
@@ -11,14 +12,15 @@ import (
 
 // writePlan prints what a network costs, as comments of YAML, and the limit where it is not 0.
 func writePlan(w io.Writer, config diffusion.Config, devices int, m diffusion.Memory, limit int64) error {
-	fmt.Fprintf(w, "#\n# %s parameters in %d tensors\n", humanize.Comma(m.Parameters), m.Tensors)
-	fmt.Fprintf(w, "# memory of each of %d device(s) at batch %d, %d micro-batch(es), %s:\n#\n", devices, config.Train.Batch,
+	var t strings.Builder
+	fmt.Fprintf(&t, "#\n# %s parameters in %d tensors\n", humanize.Comma(m.Parameters), m.Tensors)
+	fmt.Fprintf(&t, "# memory of each of %d device(s) at batch %d, %d micro-batch(es), %s:\n#\n", devices, config.Train.Batch,
 		config.Train.MicroBatches, config.Precision)
 	if config.Precision == "auto" {
-		fmt.Fprintln(w, "# auto: bf16 on GPUs of compute capability 8.0 and newer, fp32 elsewhere; these are fp32's numbers\n#")
+		fmt.Fprintln(&t, "# auto: bf16 on GPUs of compute capability 8.0 and newer, fp32 elsewhere; these are fp32's numbers\n#")
 	}
 	row := func(name string, bytes int64) {
-		fmt.Fprintf(w, "#   %-38s %10s %18s bytes\n", name, humanize.IBytes(uint64(bytes)), humanize.Comma(bytes))
+		fmt.Fprintf(&t, "#   %-38s %10s %18s bytes\n", name, humanize.IBytes(uint64(bytes)), humanize.Comma(bytes))
 	}
 	for _, r := range m.Rows {
 		row(r.Name, r.Bytes)
@@ -33,5 +35,6 @@ func writePlan(w io.Writer, config diffusion.Config, devices int, m diffusion.Me
 		what = "saved by --recompute"
 	}
 	row(what, m.Recompute)
-	return nil
+	_, err := io.WriteString(w, t.String())
+	return err
 }
