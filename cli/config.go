@@ -4,12 +4,14 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"github.com/goccy/go-yaml"
 	"github.com/urfave/cli/v2"
 
@@ -151,11 +153,28 @@ func overlayPreset(name string, config *diffusion.Config) error {
 }
 
 func overlayFile(file string, config *diffusion.Config) error {
-	text, err := os.ReadFile(file)
+	text, err := readConfig(file)
 	if err != nil {
 		return usageError{fmt.Errorf("reading the configuration: %w", err)}
 	}
 	return overlay(file, text, config)
+}
+
+// maxConfig bounds the file of a configuration, in bytes.
+const maxConfig = 1 << 20
+
+// readConfig reads the file of a configuration, of maxConfig bytes at most.
+func readConfig(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxConfig+1))
+	if err == nil && len(text) > maxConfig {
+		err = fmt.Errorf("%s has more than %s: it is no configuration", path, humanize.IBytes(maxConfig))
+	}
+	return text, err
 }
 
 // overlayKey sets a.b.c=value as the YAML {a: {b: {c: value}}} would.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -150,7 +152,24 @@ func yamlError(file string, err error) error {
 	return usagef("%s: %s", at(file, e.GetToken()), message)
 }
 
-// inWords is what a YAML value has to be to go into a Go type.
+// jsonError is a value of JSON that has another type than its key wants, in the words of JSON and not of Go; other errors stay as they are.
+func jsonError(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	given, known := map[string]string{"string": "text", "bool": "true or false", "array": "a list", "object": "a mapping"}[wrong.Value]
+	if !known {
+		given = strings.TrimPrefix(wrong.Value, "number ") // a number may stand behind its type
+	}
+	text := fmt.Sprintf("%s is given where %s is wanted", given, inWords(wrong.Type))
+	if wrong.Field != "" {
+		text = wrong.Field + ": " + text
+	}
+	return errors.New(text)
+}
+
+// inWords is what a YAML or JSON value has to be to go into a Go type.
 func inWords(t reflect.Type) string {
 	switch k := t.Kind(); {
 	case k == reflect.Pointer:

@@ -3,6 +3,8 @@ package main
 import (
 	"reflect"
 	"testing"
+
+	"ddgpu/layers"
 )
 
 type testConfig struct {
@@ -103,5 +105,24 @@ func TestEditDistance(t *testing.T) {
 		if got := editDistance(test.a, test.b); got != test.want {
 			t.Errorf("editDistance(%q, %q) = %d, want %d", test.a, test.b, got, test.want)
 		}
+	}
+}
+
+func TestJSONErrorsAreInWords(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"layers_per_block": "two"}`:      "layers_per_block: text is given where a whole number is wanted",
+		`{"layers_per_block": 1.5}`:        "layers_per_block: 1.5 is given where a whole number is wanted",
+		`{"block_out_channels": {"a": 1}}`: "block_out_channels: a mapping is given where a list is wanted",
+		`{"center_input_sample": [1]}`:     "center_input_sample: a list is given where true or false is wanted",
+		`{"norm_eps": true}`:               "norm_eps: true or false is given where a number is wanted",
+		`[1]`:                              "a list is given where a mapping is wanted",
+	} {
+		_, err := layers.ParseUNet2DConfig([]byte(text))
+		if err = jsonError(err); err == nil || err.Error() != want {
+			t.Errorf("%s\n got %v\nwant %s", text, err, want)
+		}
+	}
+	if _, err := layers.ParseUNet2DConfig([]byte("{")); jsonError(err) != err {
+		t.Errorf("another error became %v", jsonError(err))
 	}
 }

@@ -150,13 +150,13 @@ func readUNetConfig(c *cli.Context, model string) (layers.UNet2DConfig, error) {
 	if path == "" {
 		path = filepath.Join(filepath.Dir(model), "config.json")
 	}
-	text, err := os.ReadFile(path)
+	text, err := readConfig(path)
 	if err != nil {
 		return layers.UNet2DConfig{}, usageError{fmt.Errorf("reading the network's configuration (--config): %w", err)}
 	}
 	config, err := layers.ParseUNet2DConfig(text)
 	if err != nil {
-		return config, usageError{fmt.Errorf("%s: %w", path, err)}
+		return config, usageError{fmt.Errorf("%s: %w", path, jsonError(err))}
 	}
 	return config, nil
 }

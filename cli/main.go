@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -86,19 +88,46 @@ func prepare(command *cli.Command) {
 // unknownFlag turns a parse error of the flags into one line that names the nearest flag.
 func unknownFlag(c *cli.Context, err error, _ bool) error {
 	text := err.Error()
+	flags := c.App.Flags
+	if c.Command != nil {
+		flags = c.Command.Flags
+	}
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
 		name = strings.TrimLeft(name, "-")
 		var known []string
-		flags := c.App.Flags
-		if c.Command != nil {
-			flags = c.Command.Flags
-		}
 		for _, f := range flags {
 			known = append(known, "--"+f.Names()[0])
 		}
 		return usagef("unknown option --%s%s", name, suggest("--"+name, known))
 	}
+	if m := badValue.FindStringSubmatch(text); m != nil {
+		return usagef("--%s %s: want %s", m[2], m[1], wantedBy(flags, m[2]))
+	}
 	return usagef("%s", strings.NewReplacer("flag -", "option --", "flag needs an argument: -", "option needs a value: --").Replace(text))
+}
+
+// badValue is what the flag package says of a value that does not have a flag's type, with the value in quotes and the flag's name.
+var badValue = regexp.MustCompile(`^invalid (?:boolean )?value (".*") for (?:flag )?-+([^ :]+): `)
+
+// wantedBy is what a flag's value has to be.
+func wantedBy(flags []cli.Flag, name string) string {
+	at := slices.IndexFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+	if at < 0 {
+		return "another value"
+	}
+	switch flags[at].(type) {
+	case *cli.IntFlag:
+		return "a whole number"
+	case *cli.Uint64Flag:
+		return "a whole number, 0 … 2⁶⁴−1"
+	case *cli.Float64Flag:
+		return "a number"
+	case *cli.BoolFlag:
+		return "true or false"
+	case *cli.DurationFlag:
+		return "a time such as 90s or 10m"
+	}
+	return "another value"
 }
 
 // require refuses a command line without an option that has no default.
