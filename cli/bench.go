@@ -192,6 +192,13 @@ func (b *benching) operations() error {
 	return err
 }
 
+// medianAndSpread are the median of values and half the distance between their quartiles. It sorts them.
+func medianAndSpread(values []float64) (median, spread float64) {
+	slices.Sort(values)
+	n := len(values)
+	return (values[(n-1)/2] + values[n/2]) / 2, (values[n-1-n/4] - values[n/4]) / 2
+}
+
 func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 var benchHead = fmt.Sprintf("%-24s %-44s %22s %9s %9s %8s", "operation", "shape", "time", "GB/s", "GFLOP/s", "of peak")

@@ -11,7 +11,6 @@ import (
 
 	"ddgpu/cli/pytorch"
 	"ddgpu/diffusion"
-	"ddgpu/diffusion/data"
 	"ddgpu/diffusion/safetensors"
 	"ddgpu/diffusion/sampler"
 	"ddgpu/diffusion/schedule"
@@ -39,7 +38,7 @@ func (v *versus) networkSubjects() []subject {
 	about := func(batch int) string {
 		return fmt.Sprintf("%s, %d parameters, batch %d", c.Name, v.graph.Parameters, batch)
 	}
-	step := subject{kind: "train_step", images: c.Train.Batch, shape: about(c.Train.Batch), name: trainStep, bound: v.bound(true), slice: networkSlice, network: true}
+	step := subject{kind: "train_step", images: c.Train.Batch, shape: about(c.Train.Batch), name: trainStep, bound: v.networkBound(), slice: networkSlice, network: true}
 	step.params = func() map[string]any {
 		p := params()
 		for k, value := range v.optimizerParams() {
@@ -49,9 +48,9 @@ func (v *versus) networkSubjects() []subject {
 		return p
 	}
 	step.build = func(v *versus) (contender, error) { return newTraining(v) }
-	forward := subject{kind: "network_forward", images: c.Train.Batch, shape: about(c.Train.Batch), name: "network_forward", bound: v.bound(true),
+	forward := subject{kind: "network_forward", images: c.Train.Batch, shape: about(c.Train.Batch), name: "network_forward", bound: v.networkBound(),
 		slice: networkSlice / 2, network: true, params: params, build: func(v *versus) (contender, error) { return newForwardPass(v) }}
-	sample := subject{kind: "sample_step", images: v.sampling, shape: about(v.sampling), name: sampleStep, bound: 10 * v.bound(true), slice: networkSlice,
+	sample := subject{kind: "sample_step", images: v.sampling, shape: about(v.sampling), name: sampleStep, bound: 10 * v.networkBound(), slice: networkSlice,
 		network: true, unit: benchSamplingSteps, build: func(v *versus) (contender, error) { return newSampling(v) }}
 	sample.params = func() map[string]any {
 		p := params()
@@ -263,9 +262,8 @@ func newTraining(v *versus) (contender, error) {
 	if err := v.writeTensors(tensors); err != nil {
 		return nil, err
 	}
-	set := noiseImages{data.Shape{H: in.H, W: in.W, C: in.C}, c.Classes()}
 	t.taken, err = memoryTaken(v.device, func() error {
-		t.trainer, err = diffusion.NewTrainer(v.machine, c, set, nil)
+		t.trainer, err = diffusion.NewTrainer(v.machine, c, noiseImagesFor(c), nil)
 		return err
 	})
 	return t, err
@@ -287,10 +285,9 @@ func (t *training) check() (float64, error) { return t.against("grads", t.grads)
 
 // against compares with a tensor of the reference.
 func (w *whole) against(name string, got []float64) (float64, error) {
-	_, reference := w.files()
-	file, err := safetensors.Open(reference)
+	file, err := w.v.openReference()
 	if err != nil {
-		return 0, fmt.Errorf("reading PyTorch's reference: %w", err)
+		return 0, err
 	}
 	defer file.Close()
 	return distanceTo(file, name, got)

@@ -121,10 +121,9 @@ func timed(d *gpu.Device, s *gpu.Stream, f func() error) (took time.Duration, er
 }
 
 func (o *operation) check() (worst float64, err error) {
-	_, reference := o.files()
-	file, err := safetensors.Open(reference)
+	file, err := o.v.openReference()
 	if err != nil {
-		return 0, fmt.Errorf("reading PyTorch's reference: %w", err)
+		return 0, err
 	}
 	defer file.Close()
 	for _, r := range o.results {
@@ -141,6 +140,16 @@ func (o *operation) check() (worst float64, err error) {
 		}
 	}
 	return worst, nil
+}
+
+// openReference opens what PyTorch computed in float64.
+func (v *versus) openReference() (*safetensors.File, error) {
+	_, path := v.arrays()
+	file, err := safetensors.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading PyTorch's reference: %w", err)
+	}
+	return file, nil
 }
 
 // distanceTo is ‖got − want‖/‖want‖ for a tensor of a file.

@@ -22,21 +22,24 @@ var (
 	flatModes    = []string{pytorch.Eager, pytorch.Compile} // of what has no layout of images
 )
 
-// bound is how far a result may be from float64: that of single operations, or of a whole network.
-func (v *versus) bound(network bool) float64 {
-	switch v.config.Precision {
-	case "bf16":
-		return map[bool]float64{false: 1e-2, true: 1e-1}[network]
-	case "tf32":
-		return map[bool]float64{false: 1e-3, true: 1e-2}[network]
+// bound is how far the result of a single operation may be from float64.
+func (v *versus) bound() float64 {
+	switch v.precision {
+	case kernels.BF16:
+		return 1e-2
+	case kernels.TF32:
+		return 1e-3
 	}
-	return map[bool]float64{false: 1e-5, true: 1e-4}[network]
+	return 1e-5
 }
+
+// networkBound is the same of a whole network.
+func (v *versus) networkBound() float64 { return 10 * v.bound() }
 
 // operationSubjects are the operations of the network, each shape once, at its training batch.
 func (v *versus) operationSubjects() (all []subject) {
 	add := func(name, shape, kind string, modes []string, params map[string]any, build func(o *operation)) {
-		all = append(all, subject{name: name, shape: shape, kind: kind, params: func() map[string]any { return params }, modes: modes, bound: v.bound(false), slice: operationSlice,
+		all = append(all, subject{name: name, shape: shape, kind: kind, params: func() map[string]any { return params }, modes: modes, bound: v.bound(), slice: operationSlice,
 			build: operate(build)})
 	}
 	n, ops := v.config.Train.Batch, v.graph.Operations()

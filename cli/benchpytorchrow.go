@@ -6,7 +6,6 @@ import (
 	"maps"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 
 	"ddgpu/cli/pytorch"
@@ -68,9 +67,7 @@ func (r *versusRow) fill(s subject, bytes int64, ready []pytorch.Mode, times [][
 		for i, t := range seconds {
 			values[i] = value(t)
 		}
-		slices.Sort(values)
-		n := len(values)
-		return (values[(n-1)/2] + values[n/2]) / 2, (values[n-1-n/4] - values[n/4]) / 2
+		return medianAndSpread(values)
 	}
 	r.Ours, r.Spread = summary(times[0])
 	r.PeakBytesOurs = bytes

@@ -230,13 +230,13 @@ func (s *scaling) measure(point scalingPoint) (row scalingRow, err error) {
 	if err != nil {
 		return row, err
 	}
-	n := len(rates)
-	row.Steps, row.ImagesPerSecond, row.Spread = n, (rates[(n-1)/2]+rates[n/2])/2, (rates[n-1-n/4]-rates[n/4])/2
+	row.Steps = len(rates)
+	row.ImagesPerSecond, row.Spread = medianAndSpread(rates)
 	row.GFLOPsPerSecond = 3 * trainer.Graph().FLOPs() * row.ImagesPerSecond / 1e9
 	return row, nil
 }
 
-// rates are the images per second of whole steps, ascending, without those of the first.
+// rates are the images per second of whole steps, without that of the first.
 func (s *scaling) rates(t *diffusion.Trainer, batch int) (rates []float64, err error) {
 	var start time.Time
 	for i := 0; i < 4 || time.Since(start) < s.time; i++ {
@@ -252,7 +252,6 @@ func (s *scaling) rates(t *diffusion.Trainer, batch int) (rates []float64, err e
 		}
 		s.alive("a step runs")
 	}
-	slices.Sort(rates)
 	return rates, nil
 }
 
@@ -316,7 +315,7 @@ func writeScaling(folder string, rows []scalingRow) error {
 	return writeFile(filepath.Join(folder, "scaling.png"), func(w io.Writer) error { return scalingChart(w, rows) })
 }
 
-// sorted rows of an axis that can be drawn on logarithmic scales.
+// onAxis are the rows of an axis, sorted, that can be drawn on logarithmic scales.
 func onAxis(rows []scalingRow, axis string) (of []scalingRow) {
 	for _, r := range rows {
 		if r.Axis == axis && r.ImagesPerSecond > 0 && !math.IsInf(r.ImagesPerSecond, 0) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"ddgpu/diffusion"
@@ -15,6 +14,16 @@ import (
 type noiseImages struct {
 	shape   data.Shape
 	classes int
+}
+
+// noiseImagesFor are images as a network wants them.
+func noiseImagesFor(c diffusion.Config) noiseImages {
+	return noiseImages{imageShape(c), c.Classes()}
+}
+
+// imageShape is the shape of the images that a network is trained on.
+func imageShape(c diffusion.Config) data.Shape {
+	return data.Shape{H: c.Model.SampleSize.H, W: c.Model.SampleSize.W, C: c.Model.InChannels}
 }
 
 func (n noiseImages) Len() int          { return 1 << 16 }
@@ -70,9 +79,7 @@ func (b *benching) trainTimes(t *diffusion.Trainer) (whole, host []time.Duration
 
 // trainer trains the network on random images.
 func (b *benching) trainer() (*diffusion.Trainer, error) {
-	c := b.config
-	set := noiseImages{data.Shape{H: c.Model.SampleSize.H, W: c.Model.SampleSize.W, C: c.Model.InChannels}, c.Classes()}
-	return diffusion.NewTrainer(b.machine, c, set, nil)
+	return diffusion.NewTrainer(b.machine, b.config, noiseImagesFor(b.config), nil)
 }
 
 // benchSamplingSteps is how many sampling steps one measurement averages over.
@@ -136,9 +143,10 @@ func (b *benching) times(f func() error) ([]time.Duration, error) {
 
 // images adds a row in images per second.
 func (b *benching) images(name string, batch int, times []time.Duration) {
-	slices.Sort(times)
-	rate := func(t time.Duration) float64 { return float64(batch) / t.Seconds() }
-	n := len(times)
-	b.add(benchRow{Name: name, Shape: fmt.Sprintf("%s, batch %d", b.config.Name, batch), Unit: "images/s", Value: rate(times[n/2]),
-		Spread: (rate(times[n/4]) - rate(times[n-1-n/4])) / 2, Batch: batch})
+	rates := make([]float64, len(times))
+	for i, t := range times {
+		rates[i] = float64(batch) / t.Seconds()
+	}
+	median, spread := medianAndSpread(rates)
+	b.add(benchRow{Name: name, Shape: fmt.Sprintf("%s, batch %d", b.config.Name, batch), Unit: "images/s", Value: median, Spread: spread, Batch: batch})
 }

@@ -209,11 +209,7 @@ func runProgram(ctx context.Context, name string, args ...string) ([]byte, error
 	c.WaitDelay = time.Second
 	err := c.Run()
 	if err != nil {
-		lines := strings.Split(strings.TrimSpace(problems.String()), "\n")
-		if len(lines) > lastLines {
-			lines = lines[len(lines)-lastLines:]
-		}
-		err = fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, strings.Join(lines, "\n"))
+		err = fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, tailOf(problems.String(), lastLines))
 	}
 	return out.Bytes(), err
 }

@@ -28,8 +28,7 @@ func (g *gpuCheck) machine(ctx context.Context) [][2]string {
 	if kernel, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		rows = append(rows, [2]string{"system", runtime.GOOS + " " + strings.TrimSpace(string(kernel)) + ", " + runtime.GOARCH})
 	}
-	cpu := cpuName()
-	rows = append(rows, [2]string{"processor", fmt.Sprintf("%s, %d cores", cpu, runtime.NumCPU())})
+	rows = append(rows, [2]string{"processor", fmt.Sprintf("%s, %d cores", processor(), runtime.NumCPU())})
 	if load, err := os.ReadFile("/proc/loadavg"); err == nil && len(strings.Fields(string(load))) > 2 {
 		rows = append(rows, [2]string{"load before", strings.Fields(string(load))[0] + " in the minute before, of all programs"})
 	}
@@ -39,20 +38,6 @@ func (g *gpuCheck) machine(ctx context.Context) [][2]string {
 		}
 	}
 	return rows
-}
-
-// cpuName is the processor's model.
-func cpuName() string {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH
-	}
-	for line := range strings.Lines(string(text)) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return runtime.GOARCH
 }
 
 var (
@@ -67,7 +52,7 @@ func (p *checkPage) fileName() string {
 		name = p.report.Devices[0].Name
 	}
 	if p.report.Driver == "host" {
-		name = "host " + cpuName()
+		name = "host " + processor()
 	}
 	name = strings.Trim(nonWords.ReplaceAllString(strings.ToLower(marks.ReplaceAllString(name, " ")), "-"), "-")
 	return name + "-" + p.start.UTC().Format(time.DateOnly) + ".md"

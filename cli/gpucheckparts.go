@@ -16,21 +16,21 @@ import (
 	"time"
 )
 
-var checkParts []checkPart
-
-func init() { // the parts name the functions that name them in errors
-	checkParts = []checkPart{
-		{"selftest", "Selftest: every kernel against float64 references", 4 * time.Minute, (*gpuCheck).selftest},
-		{"train", "Training: the quickstart, its loss, and the other precisions beside fp32", 2 * time.Minute, (*gpuCheck).train},
-		{"same", "The same bits on one and on several devices", time.Minute, (*gpuCheck).same},
-		{"sanitizer", "compute-sanitizer", 90 * time.Second, (*gpuCheck).sanitizer},
-		{"bench", "Speed", 2 * time.Minute, (*gpuCheck).bench},
-		{"pytorch", "Speed beside PyTorch", 5 * time.Minute, (*gpuCheck).pytorch},
-	}
+// checkParts are all parts, in the order in which they run.
+var checkParts = []checkPart{
+	{"selftest", "Selftest: every kernel against float64 references", 4 * time.Minute, (*gpuCheck).selftest},
+	{"train", "Training: the quickstart, its loss, and the other precisions beside fp32", 2 * time.Minute, (*gpuCheck).train},
+	{"same", "The same bits on one and on several devices", time.Minute, (*gpuCheck).same},
+	{"sanitizer", "compute-sanitizer", 90 * time.Second, (*gpuCheck).sanitizer},
+	{"bench", "Speed", 2 * time.Minute, (*gpuCheck).bench},
+	{"pytorch", "Speed beside PyTorch", 5 * time.Minute, (*gpuCheck).pytorch},
 }
 
-func partNames() []string {
-	return []string{"selftest", "train", "same", "sanitizer", "bench", "pytorch"}
+func partNames() (names []string) {
+	for _, p := range checkParts {
+		names = append(names, p.name)
+	}
+	return names
 }
 
 // tensorCores is the compute capability from which on a GPU has tf32 and bf16.
@@ -297,6 +297,7 @@ func (g *gpuCheck) sanitizer(ctx context.Context) (section, error) {
 	return s, err
 }
 
+// tailOf is the last n lines of a text.
 func tailOf(text string, n int) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
@@ -351,10 +352,7 @@ func (g *gpuCheck) pytorch(ctx context.Context) (section, error) {
 	if !g.host() {
 		preset, precision = "cifar10-ddpm", g.precisions()[len(g.precisions())-1]
 	}
-	var rows []struct {
-		Name, Unit          string
-		Ours, Theirs, Ratio float64
-	}
+	var rows []versusRow
 	err = g.ddgpuJSON(ctx, &rows, "bench", "--pytorch", "python3", "--devices", one, "--precision", precision, "--preset", preset, "--repeats", "3",
 		"--compile-limit", "40s", "--op", trainStep, "--op", sampleStep, "--out", filepath.Join(g.folder, "pytorch"), "--json")
 	s := section{text: fmt.Sprintf("torch %s for CUDA %s, the best of its modes; %s in %s.\n\n", version[0], version[1], preset, precision) +

@@ -9,7 +9,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ddgpu/diffusion"
-	"ddgpu/diffusion/data"
 	"ddgpu/gpu"
 	"ddgpu/gpu/driver"
 )
@@ -70,9 +69,7 @@ func launchesOf(config diffusion.Config) (list []driver.Note, err error) {
 		return nil, err
 	}
 	defer func() { err = join(err, m.Close()) }()
-	size := config.Model.SampleSize
-	set := noiseImages{data.Shape{H: size.H, W: size.W, C: config.Model.InChannels}, config.Classes()}
-	t, err := diffusion.NewTrainer(m, config, set, nil)
+	t, err := diffusion.NewTrainer(m, config, noiseImagesFor(config), nil)
 	if err != nil {
 		return nil, err
 	}

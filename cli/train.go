@@ -67,7 +67,7 @@ func train(c *cli.Context) error {
 	if _, err := deviceSpec(c); err != nil {
 		return err
 	}
-	trainSet, heldOut, err := data.Open(config.Data, data.Shape{H: config.Model.SampleSize.H, W: config.Model.SampleSize.W, C: config.Model.InChannels})
+	trainSet, heldOut, err := data.Open(config.Data, imageShape(config))
 	if err != nil {
 		return err
 	}
