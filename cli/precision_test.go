@@ -72,16 +72,19 @@ func TestPrecisionsFollowFloat32(t *testing.T) {
 		}
 	}
 	for _, p := range precisions[1:] {
-		single, mean := 0.0, 0.0
+		single, mean, far := 0.0, 0.0, 0
 		for i, want := range losses["fp32"] {
-			single = max(single, math.Abs(losses[p][i].Y/want.Y-1))
+			d := math.Abs(losses[p][i].Y/want.Y - 1)
+			if single = max(single, d); d > 0.02 {
+				far++
+			}
 			if i >= 9 {
 				mean = max(mean, math.Abs(meanOf(losses[p][i-9:i+1])/meanOf(losses["fp32"][i-9:i+1])-1))
 			}
 		}
 		all := meanOf(losses[p])/meanOf(losses["fp32"]) - 1
-		t.Logf("%s, %d steps: single steps within %.2f%% of float32, means of ten within %.2f%%, the mean of all %+.3f%%",
-			p, *curveSteps, 100*single, 100*mean, 100*all)
+		t.Logf("%s, %d steps: single steps within %.2f%% of float32, %d beyond 2%%, means of ten within %.2f%%, the mean of all %+.3f%%",
+			p, *curveSteps, 100*single, far, 100*mean, 100*all)
 		if !(mean <= 0.02) {
 			t.Errorf("%s: a mean of ten losses is %.2g%% from float32's, want at most 2%%", p, 100*mean)
 		}
