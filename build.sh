@@ -362,14 +362,17 @@ bench() {
   bin/ddgpu bench "$@"
 }
 
+test_limit=10m # of a package, as Go has it; every shape takes longer
+
 run_tests() {
   if [ "${1:-}" = nightly ]; then
     export DDGPU_NIGHTLY=1
+    test_limit=6h
   fi
   if [ "${1:-}" != sanitizers ]; then
     build
     go vet ./...
-    go test ./...
+    go test -timeout $test_limit ./...
   fi
   sanitizer_tests
 }
@@ -388,7 +391,7 @@ with_sanitizer() {
   shift
   echo "with $sanitizer:"
   env ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 \
-    bash -c "$(environment "$sanitizer"); go test -short $*"
+    bash -c "$(environment "$sanitizer"); go test -short -timeout $test_limit $*"
 }
 
 lint() {
