@@ -152,9 +152,11 @@ func (d *drawing) run(m *gpu.Machine) error {
 	if err != nil {
 		return err
 	}
-	return join(d.draw(g, max(1, portion/(d.batch*len(m.Devices)))*d.batch*len(m.Devices)), g.Close())
+	atOnce := d.batch * len(m.Devices)
+	return join(d.draw(g, max(1, portion/atOnce)*atOnce), g.Close())
 }
 
+// draw draws portions of so many images at most.
 func (d *drawing) draw(g *diffusion.Generator, most int) error {
 	for first := 0; first < d.n; first += most {
 		n := min(most, d.n-first)
@@ -218,9 +220,13 @@ func (o *samplesOut) folders() error {
 			return fmt.Errorf("creating the folder of samples: %w", err)
 		}
 	}
+	if stat, err := os.Stat(o.grid); err == nil && stat.IsDir() {
+		return usagef("--out %s: it is a folder, want the name of a PNG; a folder for each image by itself is --out-dir", o.grid)
+	}
 	return nil
 }
 
+// add takes the images from number first on, the last of all among them or not.
 func (o *samplesOut) add(p pictures, labels []int32, first int, last bool) error {
 	if o.dir != "" && o.format == "png" {
 		if err := writePNGs(o.dir, first, p); err != nil {
