@@ -256,7 +256,7 @@ func (b *Builder) compare(r *Result) error {
 		}
 		values := got(content)
 		r.values = append(r.values, values)
-		if e := relativeError(values, a.want); r.Output == "" || !(e <= r.Error) {
+		if e := relativeError(values, a.want); r.Output == "" || e > r.Error || math.IsNaN(e) { // NaN stays: nothing is greater
 			r.Error, r.Output = e, a.name
 		}
 	}

@@ -1,6 +1,7 @@
 package selftest
 
 import (
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -122,6 +123,29 @@ func TestPTXDiffersFromCompiled(t *testing.T) {
 			results, err := Run(d, kernels.FP32, Options{Ops: []Op{op}, Compiled: true})
 			if err == nil && (runs != 2 || len(results) != 1 || results[0].Pass() != (off == 0)) {
 				t.Errorf("off by %g: %v after %g runs", off, results, runs)
+			}
+			return err
+		})
+	}
+}
+
+// An output that is not a number fails the case, whatever the outputs before and after it are.
+func TestNaNFails(t *testing.T) {
+	for wrong := range 3 {
+		op := Op{Name: "scale", Cases: []Case{{Shape: "1", Bound: 1e-5, Build: func(b *Builder) {
+			x := b.In([]float64{3})
+			for i := range 3 {
+				by, y := 1.0, b.Out("y", []float64{3})
+				if i == wrong {
+					by = math.NaN()
+				}
+				b.Launch(func(q *kernels.Queue) { q.Scale(1, y, x, by) })
+			}
+		}}}}
+		onDevice(t, "host", func(d *gpu.Device) error {
+			results, err := Run(d, kernels.FP32, Options{Ops: []Op{op}})
+			if err == nil && (len(results) != 1 || results[0].Pass() || !math.IsNaN(results[0].Error)) {
+				t.Errorf("output %d of 3 is NaN: %v", wrong, results)
 			}
 			return err
 		})
