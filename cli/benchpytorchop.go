@@ -135,9 +135,7 @@ func (o *operation) check() (worst float64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if !(e <= worst) {
-			worst = e
-		}
+		worst = max(worst, e) // NaN where any is
 	}
 	return worst, nil
 }

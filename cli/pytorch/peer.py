@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import math
 import os
 import platform
 import queue
@@ -127,7 +128,11 @@ class Session:
         self.cases[mode] = case
         result = {"error": 0.0}
         if reference is not None:
-            result["error"] = max(distance(v, reference[k]) for k, v in case.outputs().items())
+            distances = {k: distance(v, reference[k]) for k, v in case.outputs().items()}
+            for k, d in distances.items():
+                if not math.isfinite(d):  # max would pass over it, and JSON cannot hold it
+                    raise ArithmeticError(f"{k} is not finite")
+            result["error"] = max(distances.values())
         self.memory_before()
         for _ in range(2):
             case.repeat(case.unit)
