@@ -35,6 +35,11 @@ DEVICE void conv_forward(real* y, const real* x, const real* w, const T* bias, c
   PixelSink<T, C, ALIGNED> sink = {y, bias, per_image, residual,   per_image_stride, cout,  out_height, out_width,
                                    1, 0,    0,         out_height, out_width,        scale, pre,        silu};
 #ifdef SIMT_TILES_HOST
+  if constexpr (thin_tile<C, ALIGNED>) {
+    if (thin_pays(kh * kw, cin, cout)) {
+      return with_channels(cout, [&](auto o) { thin_forward<T, C, decltype(o)::n>(g, w, sink, m0, M); });
+    }
+  }
   if constexpr (winograd_tile<C, ALIGNED>) {
     if (winograd_pays(kh, kw, stride, cin, cout, out_height, out_width)) {
       const Tiles<T> tiles = tiles_of<T>(x, height, width, cin, pad_top, pad_left, out_height, out_width);
@@ -96,11 +101,20 @@ DEVICE void conv_backward_weight(T* partial, T* work, const real* dy, const real
   }
 #endif
   const Gather<real> g = {x, height, width, cin, out_height, out_width, stride, -pad_top, -pad_left, 1, kh, kw};
-  PixelColumns<real, C, ALIGNED> a;
-  a.init(g, w.m0, M, w.image * pixels + w.start, w.count);
-  MatrixRows<real, C, ALIGNED> b;
-  b.init(dy + (static_cast<long long>(w.image) * pixels + w.start) * cout, w.count, w.n0, cout);
+  const int first = w.image * pixels + w.start;
+  const real* const dy_first = dy + static_cast<long long>(first) * cout;
   MatrixSink<T, C, ALIGNED> sink = {sums, w.row(cut), cout};
+#ifdef SIMT_TILES_HOST
+  if constexpr (thin_tile<C, ALIGNED>) {
+    if (thin_pays(kh * kw, cin, cout)) {
+      return with_channels(cout, [&](auto o) { thin_weight<T, C, decltype(o)::n>(g, dy_first, sink, w.m0, M, first, w.count); });
+    }
+  }
+#endif
+  PixelColumns<real, C, ALIGNED> a;
+  a.init(g, w.m0, M, first, w.count);
+  MatrixRows<real, C, ALIGNED> b;
+  b.init(dy_first, w.count, w.n0, cout);
   gemm<C, T>(a, b, sink, M, cout, w.count, w.m0, w.n0);
 }
 

@@ -4,6 +4,7 @@
 #include "gather.cuh"
 #include "math.cuh"
 #ifdef SIMT_TILES_HOST
+#include "thin.cuh"
 #include "winograd.cuh"
 #else
 #include "staged.cuh"
