@@ -27,6 +27,15 @@ type normLaunch struct {
 	shared   int  // bytes of dynamic shared memory
 }
 
+// mostShared is how many bytes of shared memory a block can have on every GPU that runs a precision: 64 KB with compute capability 7.5, 99 KB with
+// 8.6 and 8.9 (CUDA C++ Programming Guide, technical specifications). All GPUs cut a group norm alike, for the same bits.
+func mostShared(p Precision) int {
+	if p.Tensor() {
+		return 99 << 10
+	}
+	return 64 << 10
+}
+
 // launchOf depends on the shape of one image alone. The kernel adds up `sums` kinds of sums and reads as many tensors.
 func (g Norm) launchOf(geometry []int32, sums int, p Precision) normLaunch {
 	threads, least, vec, elements, stage := int(geometry[0]), int(geometry[1]), int(geometry[2]), int(geometry[3]), int(geometry[4])
@@ -43,7 +52,7 @@ func (g Norm) launchOf(geometry []int32, sums int, p Precision) normLaunch {
 		// The threads' sums of one kind: the last block's channels may be fewer and its threads spread over more pixels, but it has no more threads.
 		spread := max(l.channels, threads*width)
 		l.shared = int(p.AccSize()) * (2*l.channels + sums*l.channels + sums*spread)
-		if kept := sums * g.HW * l.channels * int(p.Size()); width == vec && kept <= stage {
+		if kept := sums * g.HW * l.channels * int(p.Size()); width == vec && kept <= stage && l.shared+kept <= mostShared(p) {
 			l.staged, l.shared = true, l.shared+kept
 		}
 		return l

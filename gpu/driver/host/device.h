@@ -31,7 +31,7 @@ struct Stream;
 struct Capture;
 class Workers;
 
-// The emulated chip: an sm_70 with the limits that every later one has too.
+// The emulated chip: an sm_70 with the limits that every later one has too, but for the 64 KB of kSharedOptIn that 7.5 has.
 constexpr int kMajor = 7, kMinor = 0, kWarp = 32;
 // The emulated driver: its version of CUDA, and the newest PTX and target that it takes; the instructions of sm_80 run on any host.
 constexpr int kCuda = 11040, kPtx = 74, kTarget = 80;
