@@ -159,7 +159,7 @@ func benchPyTorch(c *cli.Context) error {
 	return nil
 }
 
-// subjects are what --op selects, or everything.
+// subjects are what --op selects, or everything; what --peer adds is always there.
 func (v *versus) subjects(c *cli.Context) ([]subject, error) {
 	all := v.operationSubjects()
 	all = append(all, v.networkSubjects()...)
@@ -185,7 +185,7 @@ func (v *versus) subjects(c *cli.Context) ([]subject, error) {
 			return nil, usagef("unknown operation %q%s; with --pytorch and this preset they are %s", name, suggest(name, known), strings.Join(known, ", "))
 		}
 	}
-	return slices.DeleteFunc(all, func(s subject) bool { return !slices.Contains(chosen, s.name) }), nil
+	return slices.DeleteFunc(all, func(s subject) bool { return s.name != peerRow && !slices.Contains(chosen, s.name) }), nil
 }
 
 func (v *versus) run(c *cli.Context, subjects []subject) (err error) {

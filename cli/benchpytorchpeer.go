@@ -6,6 +6,9 @@ import (
 	"ddgpu/cli/pytorch"
 )
 
+// peerRow is the row that --peer adds.
+const peerRow = "peer_train_step"
+
 // peerSubject is our training step beside that of denoising-diffusion-pytorch: another network of the same base width, multipliers and image
 // size, so that only the rates are held against each other.
 func (v *versus) peerSubject() (subject, error) {
@@ -28,7 +31,7 @@ func (v *versus) peerSubject() (subject, error) {
 	params := map[string]any{"dim": widths[0], "mults": mults, "channels": c.Model.InChannels, "size": []int{size.H, size.W}, "batch": c.Train.Batch,
 		"steps": c.Schedule.Steps, "lr": c.Optimizer.LearningRate, "flip": c.Data.Flip}
 	return subject{
-		name: "peer_train_step", kind: "ddp_train_step", images: c.Train.Batch, modes: []string{pytorch.Eager}, slice: networkSlice,
+		name: peerRow, kind: "ddp_train_step", images: c.Train.Batch, modes: []string{pytorch.Eager}, slice: networkSlice,
 		shape:  fmt.Sprintf("%s, another network of this size, batch %d, parameters: ours %d", lucidrains, c.Train.Batch, v.graph.Parameters),
 		params: func() map[string]any { return params },
 		build: func(v *versus) (contender, error) {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"reflect"
 	"sort"
+	"strings"
 
 	"ddgpu/diffusion/data"
 	"ddgpu/diffusion/sampler"
@@ -184,10 +185,10 @@ func (c *Config) Validate() error {
 	}
 	s, err := schedule.New(c.Schedule)
 	if err != nil {
-		return &ConfigError{Key: "schedule", Reason: err.Error()}
+		return &ConfigError{Key: "schedule", Reason: "is refused: " + strings.TrimPrefix(err.Error(), "schedule: ")}
 	}
 	if _, err := sampler.Table(s, c.Objective, c.Sampler); err != nil {
-		return &ConfigError{Key: "sampler", Reason: err.Error()}
+		return &ConfigError{Key: "sampler", Reason: "is refused: " + strings.TrimPrefix(err.Error(), "sampler: ")}
 	}
 	if err := c.Data.Validate(); err != nil {
 		return &ConfigError{Key: "data", Reason: err.Error()}
