@@ -177,7 +177,7 @@ func (v *versus) normSubjects(g kernels.Norm, add adder) {
 		o.compare("dgamma", sum, g.C)
 		o.compare("dbeta", sum.Offset(4*int64(g.C)), g.C)
 		o.launch = func(q *kernels.Queue) {
-			q.GroupNormBackward(g, kernels.Dropout{}, dx, kernels.Rows{At: each, Stride: 2 * g.C}, 0, dy, xp, gamma, beta, 0, 0, stats)
+			q.GroupNormBackward(g, kernels.Dropout{}, dx, kernels.Rows{At: each, Stride: 2 * g.C}, 0, kernels.PixelSums{}, dy, xp, gamma, beta, 0, 0, stats)
 			q.ShardSum(s, g.N, 2*g.C, partial, 2*int64(g.C), kernels.Rows{At: each, Stride: 2 * g.C})
 			q.TreeSum(s.Count, 2*int64(g.C), sum, partial, 2*int64(g.C))
 		}

@@ -77,13 +77,13 @@ func TestLaunchersRefuse(t *testing.T) {
 			q.GroupNormForward(silu, kernels.Dropout{P: 1, State: 1}, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 		},
 		"dropout 128 with probability 0.5: want a layer below 128 and a probability in [0, 1)": func(q *kernels.Queue) {
-			q.GroupNormBackward(silu, kernels.Dropout{Site: 128, P: 0.5, State: 1}, 0, kernels.Rows{}, 0, 0, 0, 0, 0, 0, 0, 0)
+			q.GroupNormBackward(silu, kernels.Dropout{Site: 128, P: 0.5, State: 1}, 0, kernels.Rows{}, 0, kernels.PixelSums{}, 0, 0, 0, 0, 0, 0, 0)
 		},
 		"dropout 3 after a group norm without SiLU": func(q *kernels.Queue) {
 			q.GroupNormForward(kernels.Norm{N: 1, HW: 1, C: 1, Groups: 1}, kernels.Dropout{Site: 3, State: 1}, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 		},
 		"dropout 3: images of 2147483648 elements are beyond 32 bits": func(q *kernels.Queue) {
-			q.GroupNormBackward(kernels.Norm{N: 1, HW: 1 << 30, C: 2, Groups: 1, SiLU: true}, kernels.Dropout{Site: 3, State: 1}, 0, kernels.Rows{}, 0, 0, 0, 0, 0, 0, 0, 0)
+			q.GroupNormBackward(kernels.Norm{N: 1, HW: 1 << 30, C: 2, Groups: 1, SiLU: true}, kernels.Dropout{Site: 3, State: 1}, 0, kernels.Rows{}, 0, kernels.PixelSums{}, 0, 0, 0, 0, 0, 0, 0)
 		},
 		"kernel sample_start: images of 2147483648 elements are beyond 32 bits": func(q *kernels.Queue) { q.SampleStart(1, 1<<31, 0, 0, 0) },
 		"loss: unknown objective 3": func(q *kernels.Queue) {

@@ -6,6 +6,7 @@
 //   y = v  or  v s(v), s the logistic function, or v s(v) m / (1 - p), m by dropout.cuh
 // Backward, with dv = dy  or  dy s(v) (1 + v (1 - s(v))), dy m / (1 - p) in the place of dy where there is dropout, and per image and channel A = sum dv xhat, B = sum dv:
 //   dx = rstd (dv g - (sum_c g B)/M - xhat (sum_c g A)/M), c over the group
+//   and where the sums over pixels of dx are wanted, for the convolution that made x, those in float and rounded to reals
 //   dgamma = A (1 + scale), dbeta = B (1 + scale), dscale = gamma A + beta B, dshift = B, each for one image
 //
 // A block owns `channels` channels of one image: whole groups, so that it needs nobody else. Its threads are lanes of W channels
@@ -60,9 +61,10 @@ DEVICE void lane_channels(const spread<W>& s, int channels, F f) {
 }
 
 // sums[k * channels + c] = sum over pixels of the k-th of K vectors that add(c, width) makes: add returns the function that
-// adds pixel p's values to the K running sums. part holds steps * K * channels values. Every thread may read sums afterwards.
+// adds pixel p's values to the K running sums. part holds steps * K * channels values. Every thread may read sums afterwards. Where the
+// sums are not wanted nothing is added up beyond a thread.
 template <int K, int W, class T, class F>
-DEVICE void channel_sums(T* sums, T* part, int hw, int channels, F add) {
+DEVICE void channel_sums(T* sums, T* part, int hw, int channels, F add, bool wanted = true) {
   const auto s = spread_over<W>(channels);
   lane_channels<W>(s, channels, [&](int c, auto w) {
     constexpr int N = decltype(w)::n;
@@ -77,6 +79,7 @@ DEVICE void channel_sums(T* sums, T* part, int hw, int channels, F add) {
     }
     UNROLL for (int k = 0; k < K; k++) store(part + (s.step * K + k) * channels + c, total[k]);
   });
+  if (!wanted) return;
   __syncthreads();
   for (int i = threadIdx.x; i < K * channels; i += kNormThreads) {
     T total = part[i];
@@ -245,9 +248,10 @@ DEVICE vec<T, N> norm_slope(const M& mask, vec<T, N> dy, vec<T, N> xhat, const a
 }
 
 template <int W, bool SILU, bool DROP, bool STAGED, class T>
-DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift, const real* dy, const real* x, const T* gamma,
-                                    const T* beta, const real* scale_shift, int hw, int c, const norm_block<T>& b,
-                                    const Dropout& dropout, T* mean, T* rstd, T* sums, T* part, real* stage) {
+DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift, T* pixel_sum, int pixel_row, real* rounded,
+                                    const real* dy, const real* x, const T* gamma, const T* beta, const real* scale_shift, int hw,
+                                    int c, const norm_block<T>& b, const Dropout& dropout, T* mean, T* rstd, T* sums, T* part,
+                                    real* stage) {
   const staged_part<STAGED> in = {x + b.first, c, b.channels, stage};
   const staged_part<STAGED> out = {dy + b.first, c, b.channels, STAGED ? stage + hw * b.channels : stage};
   dx += b.first;
@@ -277,9 +281,10 @@ DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift
       store(dscale_shift + c + k, vec<T, 1>::splat(sum_b[ch]));
     }
   }
-  T* const mean_a = part;  // per channel, the group's mean of dxhat xhat and of dxhat
-  T* const mean_b = part + b.channels;
+  T* const mean_a = sums;  // per channel, the group's mean of dxhat xhat and of dxhat, in the place of A and B
+  T* const mean_b = sums + b.channels;
   const T m = T(hw) * T(b.group);
+  __syncthreads();
   group_sums<2, T>(
       b.channels, b.group,
       [&](int ch, int k) { return affine_of<1>(gamma, beta, scale_shift, b.c0 + ch, c).g[0] * sums[k * b.channels + ch]; },
@@ -288,27 +293,36 @@ DEVICE void groupnorm_backward_rows(real* dx, T* dgamma_beta, real* dscale_shift
         mean_b[ch] = s[1] / m;
       });
   __syncthreads();
-  const auto s = spread_over<W>(b.channels);
-  lane_channels<W>(s, b.channels, [&](int ch, auto w) {
-    constexpr int N = decltype(w)::n;
-    const auto a = affine_of<N>(gamma, beta, scale_shift, b.c0 + ch, c);
-    const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch);
-    dropout_mask<DROP, N, T> mask(dropout, b.n, c, b.c0 + ch);
-    const vec<T, N> ma = load<N>(mean_a + ch), mb = load<N>(mean_b + ch);
-    for (int p = s.step; p < hw; p += s.steps) {
-      const long long i = static_cast<long long>(p) * c + ch;
-      const vec<T, N> xhat = (in.template again<N>(p, ch) - center) * scale;
-      vec<T, N> dv;
-      if (SILU && kKeep) {
-        dv = load<N>(dx + i);
-      } else {
-        vec<T, N> kept = out.template again<N>(p, ch);
-        if (!STAGED) kept = mask.zero(p, kept);
-        dv = norm_slope<SILU>(mask, kept, xhat, a);
-      }
-      store(dx + i, scale * (dv * a.g - mb - xhat * ma));
-    }
-  });
+  const bool wanted = pixel_sum || rounded;
+  channel_sums<1, W>(
+      sums, part, hw, b.channels,
+      [&](int ch, auto w) {
+        constexpr int N = decltype(w)::n;
+        const auto a = affine_of<N>(gamma, beta, scale_shift, b.c0 + ch, c);
+        const vec<T, N> center = load<N>(mean + ch), scale = load<N>(rstd + ch);
+        dropout_mask<DROP, N, T> mask(dropout, b.n, c, b.c0 + ch);
+        const vec<T, N> ma = load<N>(mean_a + ch), mb = load<N>(mean_b + ch);
+        return [=](int p, vec<T, N>* run) mutable {
+          const long long i = static_cast<long long>(p) * c + ch;
+          const vec<T, N> xhat = (in.template again<N>(p, ch) - center) * scale;
+          vec<T, N> dv;
+          if (SILU && kKeep) {
+            dv = load<N>(dx + i);
+          } else {
+            vec<T, N> kept = out.template again<N>(p, ch);
+            if (!STAGED) kept = mask.zero(p, kept);
+            dv = norm_slope<SILU>(mask, kept, xhat, a);
+          }
+          const vec<T, N> d = scale * (dv * a.g - mb - xhat * ma);
+          store(dx + i, d);
+          run[0] = run[0] + d;
+        };
+      },
+      wanted);
+  for (int ch = threadIdx.x; wanted && ch < b.channels; ch += kNormThreads) {
+    if (pixel_sum) pixel_sum[b.n * pixel_row + b.c0 + ch] = sums[ch];
+    if (rounded) store(rounded + b.n * c + b.c0 + ch, vec<T, 1>::splat(sums[ch]));
+  }
 }
 
 // Calls run(width<W>, width<SILU>, width<STAGED>, stage): the stage lies behind K lots of sums at part. With dropout there is always SiLU.
@@ -349,9 +363,10 @@ DEVICE void groupnorm_forward_of(real* y, T* stats, const T* partial, int tiles,
 }
 
 template <bool DROP, class T>
-DEVICE void groupnorm_backward_of(real* dx, T* dgamma_beta, int row, real* dscale_shift, const real* dy, const real* x,
-                                  const T* gamma, const T* beta, const real* scale_shift, int stride, const T* stats, int hw,
-                                  int c, int groups, int per_block, int staged, int silu, Dropout dropout) {
+DEVICE void groupnorm_backward_of(real* dx, T* dgamma_beta, int row, real* dscale_shift, T* pixel_sum, int pixel_row,
+                                  real* rounded, const real* dy, const real* x, const T* gamma, const T* beta,
+                                  const real* scale_shift, int stride, const T* stats, int hw, int c, int groups, int per_block,
+                                  int staged, int silu, Dropout dropout) {
   DYN_SHARED(T, shared);
   const auto b = norm_block_of<T>(hw, c, groups, per_block);
   if (scale_shift) scale_shift += b.n * stride;
@@ -366,7 +381,8 @@ DEVICE void groupnorm_backward_of(real* dx, T* dgamma_beta, int row, real* dscal
   __syncthreads();
   norm_variants<DROP>(c, per_block, staged, silu, part, 2, [&](auto w, auto fused, auto kept, real* stage) {
     groupnorm_backward_rows<decltype(w)::n, decltype(fused)::n != 0, DROP, decltype(kept)::n != 0>(
-        dx, dgamma_beta, dscale_shift, dy, x, gamma, beta, scale_shift, hw, c, b, dropout, mean, rstd, sums, part, stage);
+        dx, dgamma_beta, dscale_shift, pixel_sum, pixel_row, rounded, dy, x, gamma, beta, scale_shift, hw, c, b, dropout, mean,
+        rstd, sums, part, stage);
   });
 }
 
@@ -386,19 +402,21 @@ DEVICE void groupnorm_forward_dropout_body(real* y, T* stats, const T* partial, 
                              1, {state, offset, site, threshold, keep});
 }
 template <class T>
-DEVICE void groupnorm_backward_body(real* dx, T* dgamma_beta, int row, real* dscale_shift, const real* dy, const real* x,
-                                    const T* gamma, const T* beta, const real* scale_shift, int stride, const T* stats, int hw,
-                                    int c, int groups, int per_block, int staged, int silu) {
-  groupnorm_backward_of<false>(dx, dgamma_beta, row, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups,
-                               per_block, staged, silu, {});
+DEVICE void groupnorm_backward_body(real* dx, T* dgamma_beta, int row, real* dscale_shift, T* pixel_sum, int pixel_row,
+                                    real* rounded, const real* dy, const real* x, const T* gamma, const T* beta,
+                                    const real* scale_shift, int stride, const T* stats, int hw, int c, int groups, int per_block,
+                                    int staged, int silu) {
+  groupnorm_backward_of<false>(dx, dgamma_beta, row, dscale_shift, pixel_sum, pixel_row, rounded, dy, x, gamma, beta, scale_shift,
+                               stride, stats, hw, c, groups, per_block, staged, silu, {});
 }
 template <class T>
-DEVICE void groupnorm_backward_dropout_body(real* dx, T* dgamma_beta, int row, real* dscale_shift, const real* dy, const real* x,
-                                            const T* gamma, const T* beta, const real* scale_shift, int stride, const T* stats,
-                                            int hw, int c, int groups, int per_block, int staged, const StepState* state,
-                                            uint64_t offset, int site, unsigned threshold, T keep) {
-  groupnorm_backward_of<true>(dx, dgamma_beta, row, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups,
-                              per_block, staged, 1, {state, offset, site, threshold, keep});
+DEVICE void groupnorm_backward_dropout_body(real* dx, T* dgamma_beta, int row, real* dscale_shift, T* pixel_sum, int pixel_row,
+                                            real* rounded, const real* dy, const real* x, const T* gamma, const T* beta,
+                                            const real* scale_shift, int stride, const T* stats, int hw, int c, int groups,
+                                            int per_block, int staged, const StepState* state, uint64_t offset, int site,
+                                            unsigned threshold, T keep) {
+  groupnorm_backward_of<true>(dx, dgamma_beta, row, dscale_shift, pixel_sum, pixel_row, rounded, dy, x, gamma, beta, scale_shift,
+                              stride, stats, hw, c, groups, per_block, staged, 1, {state, offset, site, threshold, keep});
 }
 
 BLOCK_KERNEL(groupnorm_forward, kNormThreads,
@@ -414,18 +432,19 @@ BLOCK_KERNEL_MIN(groupnorm_forward_dropout, kNormThreads, 2,
                   offset, site, threshold, keep))
 GEOMETRY(groupnorm_forward_dropout, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
 BLOCK_KERNEL_MIN(groupnorm_backward, kNormThreads, 2,
-                 (real* dx, acc* dgamma_beta, int row, real* dscale_shift, const real* dy, const real* x, const acc* gamma,
-                  const acc* beta, const real* scale_shift, int stride, const acc* stats, int hw, int c, int groups,
-                  int per_block, int staged, int silu),
-                 (dx, dgamma_beta, row, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block,
-                  staged, silu))
+                 (real* dx, acc* dgamma_beta, int row, real* dscale_shift, acc* pixel_sum, int pixel_row, real* rounded,
+                  const real* dy, const real* x, const acc* gamma, const acc* beta, const real* scale_shift, int stride,
+                  const acc* stats, int hw, int c, int groups, int per_block, int staged, int silu),
+                 (dx, dgamma_beta, row, dscale_shift, pixel_sum, pixel_row, rounded, dy, x, gamma, beta, scale_shift, stride,
+                  stats, hw, c, groups, per_block, staged, silu))
 GEOMETRY(groupnorm_backward, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
 BLOCK_KERNEL_MIN(groupnorm_backward_dropout, kNormThreads, 2,
-                 (real* dx, acc* dgamma_beta, int row, real* dscale_shift, const real* dy, const real* x, const acc* gamma,
-                  const acc* beta, const real* scale_shift, int stride, const acc* stats, int hw, int c, int groups,
-                  int per_block, int staged, const StepState* state, uint64_t offset, int site, unsigned threshold, acc keep),
-                 (dx, dgamma_beta, row, dscale_shift, dy, x, gamma, beta, scale_shift, stride, stats, hw, c, groups, per_block,
-                  staged, state, offset, site, threshold, keep))
+                 (real* dx, acc* dgamma_beta, int row, real* dscale_shift, acc* pixel_sum, int pixel_row, real* rounded,
+                  const real* dy, const real* x, const acc* gamma, const acc* beta, const real* scale_shift, int stride,
+                  const acc* stats, int hw, int c, int groups, int per_block, int staged, const StepState* state, uint64_t offset,
+                  int site, unsigned threshold, acc keep),
+                 (dx, dgamma_beta, row, dscale_shift, pixel_sum, pixel_row, rounded, dy, x, gamma, beta, scale_shift, stride,
+                  stats, hw, c, groups, per_block, staged, state, offset, site, threshold, keep))
 GEOMETRY(groupnorm_backward_dropout, kNormThreads, kNormChannels, kVec, kNormElements, kNormStage)
 
 }  // namespace SIMT_VARIANT

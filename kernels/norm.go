@@ -16,9 +16,16 @@ type Norm struct {
 var (
 	groupNormForward         = declare("groupnorm_forward", "pppipppp"+"iiiiiir"+"i")
 	groupNormForwardDropout  = declare("groupnorm_forward_dropout", "pppipppp"+"iiiiiir"+dropoutArgs)
-	groupNormBackward        = declare("groupnorm_backward", "ppippppppip"+"iiiii"+"i")
-	groupNormBackwardDropout = declare("groupnorm_backward_dropout", "ppippppppip"+"iiiii"+dropoutArgs)
+	groupNormBackward        = declare("groupnorm_backward", "ppippippppppip"+"iiiii"+"i")
+	groupNormBackwardDropout = declare("groupnorm_backward_dropout", "ppippippppppip"+"iiiii"+dropoutArgs)
 )
+
+// PixelSums is where a backward pass leaves the sums over the pixels of the gradient that it writes, a row of C for each image: a convolution's
+// gradient of its bias and of what it adds to each image. Rounded [N][C] is the same as activations are stored. Either may be at 0.
+type PixelSums struct {
+	Sum     Rows
+	Rounded gpu.Ptr
+}
 
 // normLaunch is how a kernel is launched over the channels of an image.
 type normLaunch struct {
@@ -84,8 +91,8 @@ func (q *Queue) GroupNormForward(g Norm, d Dropout, y, stats, x, gamma, beta, sc
 }
 
 // GroupNormBackward computes dx, and for each image dγ and dβ in a row of dGammaBeta [N][2][C], and d(scale, shift) shaped like scaleShift; with the
-// dropout of GroupNormForward.
-func (q *Queue) GroupNormBackward(g Norm, d Dropout, dx gpu.Ptr, dGammaBeta Rows, dScaleShift, dy, x, gamma, beta, scaleShift gpu.Ptr,
+// dropout of GroupNormForward. pixels receives Σ_p dx[n][p][c].
+func (q *Queue) GroupNormBackward(g Norm, d Dropout, dx gpu.Ptr, dGammaBeta Rows, dScaleShift gpu.Ptr, pixels PixelSums, dy, x, gamma, beta, scaleShift gpu.Ptr,
 	stride int, stats gpu.Ptr) {
 	k, act, ok := q.activation(g, d, groupNormBackward, groupNormBackwardDropout)
 	if !ok {
@@ -93,7 +100,8 @@ func (q *Queue) GroupNormBackward(g Norm, d Dropout, dx gpu.Ptr, dGammaBeta Rows
 	}
 	l := g.launchOf(q.geometry(k), 2, q.Precision())
 	q.launch(k, [3]int{g.N * int(blocks(int64(g.C), int64(l.channels))), 1, 1}, l.shared,
-		append([]arg{ptr(dx), ptr(dGammaBeta.At), i32(dGammaBeta.Stride), ptr(dScaleShift), ptr(dy), ptr(x), ptr(gamma), ptr(beta), ptr(scaleShift), i32(stride),
+		append([]arg{ptr(dx), ptr(dGammaBeta.At), i32(dGammaBeta.Stride), ptr(dScaleShift), ptr(pixels.Sum.At), i32(pixels.Sum.Stride),
+			ptr(pixels.Rounded), ptr(dy), ptr(x), ptr(gamma), ptr(beta), ptr(scaleShift), i32(stride),
 			ptr(stats), i32(g.HW), i32(g.C), i32(g.Groups), i32(l.channels), flag(l.staged)}, act...)...)
 }
 

@@ -157,13 +157,15 @@ func (o conv) backward(c *call) {
 		c.q.Scale(int64(g.N)*int64(pixels)*int64(g.Cout), dy, dy, o.scale)
 	}
 	c.q.ConvBackwardWeight(g, c.shards, o.segments(c.shards, c.precision()), c.gradient(o.weight), c.stride(), c.segments(), dy, c.in(0))
-	if o.sums() {
+	switch {
+	case c.node.summed: // by the group norm that reads the output
+	case o.sums():
 		var perImage gpu.Ptr
 		if o.perImage {
 			perImage = c.dIn(1)
 		}
 		c.q.PixelSum(g.N, pixels, g.Cout, c.row(o.bias), perImage, dy)
-	} else if o.bias >= 0 {
+	case o.bias >= 0:
 		c.q.ShardSumActivations(c.shards, g.N, g.Cout, c.gradient(o.bias), c.stride(), kernels.Rows{At: dy, Stride: g.Cout})
 	}
 	if dx := c.dIn(0); dx != 0 {

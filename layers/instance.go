@@ -240,6 +240,15 @@ func (c *call) dOut() gpu.Ptr     { return c.address(c.node.dOut) }
 // prior is a gradient of input 0 to add to that which backward computes, in the same place, or 0.
 func (c *call) prior() gpu.Ptr { return c.address(c.node.prior) }
 
+// pixelSums is where a group norm leaves the sums over the pixels of its input's gradient, for the convolution that made the input.
+func (c *call) pixelSums() kernels.PixelSums {
+	if c.node.sumsFor == 0 {
+		return kernels.PixelSums{}
+	}
+	o := c.i.plan.Graph.nodes[c.node.sumsFor-1].op.(conv)
+	return kernels.PixelSums{Sum: c.row(o.bias), Rounded: c.address(c.node.rounded)}
+}
+
 // term is one of the gradients that a fan-out adds up.
 func (c *call) term(j int) gpu.Ptr { return c.address(c.node.terms[j]) }
 

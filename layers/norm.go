@@ -93,6 +93,6 @@ func (o groupNorm) backward(c *call) {
 	if o.scaleShift {
 		scaleShift, dScaleShift = c.in(1), c.dIn(1)
 	}
-	c.q.GroupNormBackward(g, o.dropout(c), c.dIn(0), c.row(o.weight), dScaleShift, c.dOut(), c.in(0), c.weight(o.weight), c.weight(o.weight+1),
-		scaleShift, 2*g.C, c.kept(0))
+	c.q.GroupNormBackward(g, o.dropout(c), c.dIn(0), c.row(o.weight), dScaleShift, c.pixelSums(), c.dOut(), c.in(0),
+		c.weight(o.weight), c.weight(o.weight+1), scaleShift, 2*g.C, c.kept(0))
 }

@@ -71,6 +71,9 @@ type binding struct {
 	moments                slot   // of a convolution: where it leaves statistics for a group norm; of a group norm: where they are
 	convolution            int    // of a group norm with moments: the node that left them
 	before                 slot   // of a convolution with SiLU: its output before it
+	sumsFor                int    // of a group norm's backward: 1 + the convolution for which it adds up the pixels of its input's gradient
+	summed                 bool   // of that convolution
+	rounded                slot   // of both: the sums as activations are stored
 	segments               slot   // of a convolution's backward: the sums of its weight gradient's segments
 	terms                  []slot // of a fan-out: the gradients to add up
 	idle                   bool   // forward does nothing, the output is the input
@@ -167,6 +170,7 @@ func (p *planner) forward() {
 	for i, n := range g.nodes {
 		b, need := &p.nodes[i], n.op.needs()
 		b.dOut, b.prior, b.constants, b.moments, b.before, b.segments = none, none, none, none, none, none
+		b.rounded = none
 		for _, v := range n.in {
 			b.in = append(b.in, p.use(p.at[v.index], i))
 		}
@@ -228,6 +232,25 @@ func (p *planner) segmentsFor(i, step int) {
 	}
 }
 
+// pixelSumsFor has the backward of a group norm add up the pixels of its input's gradient, where that is all of the gradient of a convolution's output
+// and what the convolution's backward adds up.
+func (p *planner) pixelSumsFor(i, step int) {
+	n := p.Graph.nodes[i]
+	m := p.maker[n.in[0].index]
+	if _, ok := n.op.(groupNorm); !ok || m < 0 || p.Graph.nodes[m].out[0] != n.in[0] {
+		return
+	}
+	c, ok := p.Graph.nodes[m].op.(conv)
+	if !ok || !c.sums() || c.scale != 1 || c.silu {
+		return
+	}
+	p.back[i].sumsFor, p.back[m].summed = 1+m, true
+	if c.perImage {
+		p.back[i].rounded = p.reals("gradient of "+p.Graph.nodes[m].in[1].name, int64(c.shape.Cout), step)
+		p.back[m].rounded = p.back[i].rounded
+	}
+}
+
 func (p *planner) backward() {
 	g, o := p.Graph, p.Options
 	// Which values have a gradient: those that a parameter, or the input where its gradient is asked for, has a part in.
@@ -283,6 +306,7 @@ func (p *planner) backward() {
 			p.use(s, step)
 		}
 		p.use(b.before, step)
+		p.pixelSumsFor(i, step)
 		for _, sums := range need.scratch {
 			s := p.sums(n.name, sums, step)
 			p.storages[s].workspace = true
@@ -298,6 +322,8 @@ func (p *planner) backward() {
 			switch {
 			case need.passes == j+1:
 				s = b.dOut
+			case j == 1 && b.summed && b.rounded != none:
+				s = p.use(b.rounded, step)
 			case need.adds && j == 0 && !wanted[v.index]:
 			case need.adds && j == 0 && terms != nil && len(*terms) > 0:
 				// The sum so far is added to and replaced.

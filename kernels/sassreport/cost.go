@@ -167,7 +167,7 @@ func attentionCost(l launch, geometry []int, real float64) (cost, bool) {
 // forward pass gets its statistics from a convolution.
 func normCost(l launch, real float64) (cost, bool) {
 	name, dropout := strings.CutSuffix(l.Kernel, "_dropout")
-	args := map[string]int{"groupnorm_forward": 16, "groupnorm_backward": 17}[name]
+	args := map[string]int{"groupnorm_forward": 16, "groupnorm_backward": 20}[name]
 	if dropout {
 		args += 4
 	}
@@ -183,8 +183,8 @@ func normCost(l launch, real float64) (cost, bool) {
 			reads = 2
 		}
 	case "groupnorm_backward":
-		at, reads = 11, 2
-		if l.Args[15] == 0 {
+		at, reads = 14, 2
+		if l.Args[18] == 0 {
 			reads = 4
 		}
 	default:

@@ -50,7 +50,7 @@ func TestCost(t *testing.T) {
 				Runs: []blockRun{{4 * 2 * 8, 2 * 128 * 64 * 4096}, {3 * 3 * 2 * 8, 2 * 128 * 64 * 1408}}}},
 		{launch{Kernel: "attention_forward_64", Grid: [3]int{6 * 4 * 3, 1, 1}, Block: 128, Args: []float64{1, 1, 1, 1, 1, 144, 4, 64, 0.125}}, []int{128, 64}, 2,
 			cost{Bytes: 4 * 6 * 4 * 144 * 64 * 2, FLOPs: 4 * 6 * 4 * 144 * 144 * 64, Padded: 4 * 6 * 4 * 192 * 144 * 64}},
-		{launch{Kernel: "groupnorm_backward", Grid: [3]int{128 * 4, 1, 1}, Block: 256, Args: []float64{1, 1, 999, 1, 1, 1, 1, 1, 1, 0, 1, 1024, 128, 32, 32, 1, 1}}, []int{256, 32, 4}, 2,
+		{launch{Kernel: "groupnorm_backward", Grid: [3]int{128 * 4, 1, 1}, Block: 256, Args: []float64{1, 1, 999, 1, 1, 999, 1, 1, 1, 1, 1, 1, 0, 1, 1024, 128, 32, 32, 1, 1}}, []int{256, 32, 4}, 2,
 			cost{Bytes: 3 * 128 * 1024 * 128 * 2}},
 		{launch{Kernel: "groupnorm_forward", Grid: [3]int{128 * 4, 1, 1}, Block: 256, Args: []float64{1, 1, 0, 0, 1, 1, 1, 1, 0, 1024, 128, 32, 32, 0, 1e-6, 1}}, []int{256, 32, 4}, 2,
 			cost{Bytes: 3 * 128 * 1024 * 128 * 2}},

@@ -254,7 +254,7 @@ func goldenNorm(g *golden) func(b *Builder) {
 		}
 		b.Launch(func(q *kernels.Queue) {
 			q.GroupNormForward(n, kernels.Dropout{}, y, stats, x, gamma, beta, scaleShift, 2*n.C, 0, 0)
-			q.GroupNormBackward(n, kernels.Dropout{}, dx, kernels.Rows{At: perImage, Stride: 2 * n.C}, dScaleShift, dy, x, gamma, beta, scaleShift, 2*n.C, stats)
+			q.GroupNormBackward(n, kernels.Dropout{}, dx, kernels.Rows{At: perImage, Stride: 2 * n.C}, dScaleShift, kernels.PixelSums{}, dy, x, gamma, beta, scaleShift, 2*n.C, stats)
 			q.ShardSum(kernels.Shards{Count: 1, Size: n.N}, n.N, 2*n.C, dGammaBeta, 0, kernels.Rows{At: perImage, Stride: 2 * n.C})
 		})
 	}
@@ -360,7 +360,7 @@ func goldenAttentionBlock(g *golden) func(b *Builder) {
 				sumRows(q, n, l, c, db[i], perImage, dProjected[i])
 				sum = dNormed[i]
 			}
-			q.GroupNormBackward(norm, kernels.Dropout{}, dNormed[3], kernels.Rows{At: perImageNorm, Stride: 2 * c}, 0, sum, x, gamma, beta, 0, 0, stats)
+			q.GroupNormBackward(norm, kernels.Dropout{}, dNormed[3], kernels.Rows{At: perImageNorm, Stride: 2 * c}, 0, kernels.PixelSums{}, sum, x, gamma, beta, 0, 0, stats)
 			q.ShardSum(kernels.Shards{Count: 1, Size: n}, n, 2*c, dGammaBeta, 0, kernels.Rows{At: perImageNorm, Stride: 2 * c})
 			q.Add(int64(n*l*c), dx, dNormed[3], dyp)
 		})

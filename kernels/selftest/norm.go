@@ -159,7 +159,8 @@ func (c normCase) forward(in normInputs) []float64 {
 }
 
 // backward follows the header of groupnorm.cu.
-func (c normCase) backward(in normInputs) (dx, dGammaBeta, dScaleShift []float64) {
+func (c normCase) backward(in normInputs) (dx, dGammaBeta, dScaleShift, pixels []float64) {
+	pixels = make([]float64, c.N*c.C)
 	dx, dGammaBeta, dScaleShift = make([]float64, c.size()), make([]float64, c.N*2*c.C), untouched(c.N*c.stride())
 	stats, dv := c.stats(in.x), make([]float64, c.size())
 	m := float64(c.HW * c.C / c.Groups)
@@ -183,6 +184,7 @@ func (c normCase) backward(in normInputs) (dx, dGammaBeta, dScaleShift []float64
 			c.group(n, group, func(i, channel int) {
 				g, _, _ := c.affine(in, n, channel)
 				dx[i] = s[1] * (dv[i]*g - meanB - (in.x[i]-s[0])*s[1]*meanA)
+				pixels[n*c.C+channel] += dx[i]
 			})
 		}
 		for k := range c.C {
@@ -191,7 +193,7 @@ func (c normCase) backward(in normInputs) (dx, dGammaBeta, dScaleShift []float64
 			dScaleShift[n*c.stride()+k], dScaleShift[n*c.stride()+c.C+k] = in.gamma[k]*sumA[k]+in.beta[k]*sumB[k], sumB[k]
 		}
 	}
-	return dx, dGammaBeta, dScaleShift
+	return dx, dGammaBeta, dScaleShift, pixels
 }
 
 // scaleShiftIn is the device memory of scaleShift, none where the case has none.
@@ -252,11 +254,11 @@ func normForwardCase(c normCase) Case {
 func normBackwardCase(c normCase) Case {
 	return Case{Shape: c.String(), Bytes: 12 * float64(c.size()), FLOPs: 16 * float64(c.size()), Build: func(b *Builder) {
 		in := c.inputs(b)
-		var want struct{ dx, dGammaBeta, dScaleShift []float64 }
+		var want struct{ dx, dGammaBeta, dScaleShift, pixels []float64 }
 		wantOf := func(n int, v *[]float64) []float64 {
 			return b.Want(n, func() []float64 {
 				if want.dx == nil {
-					want.dx, want.dGammaBeta, want.dScaleShift = c.backward(in)
+					want.dx, want.dGammaBeta, want.dScaleShift, want.pixels = c.backward(in)
 				}
 				return *v
 			})
@@ -268,17 +270,26 @@ func normBackwardCase(c normCase) Case {
 		if c.scaleShift {
 			dScaleShift = b.Out("dscale, dshift", wantOf(c.N*c.stride(), &want.dScaleShift))
 		}
+		var pixels kernels.PixelSums
+		if c.Groups < c.C { // otherwise they are 0 in exact arithmetic
+			if row := c.C + c.HW%7; c.HW%3 > 0 {
+				pixels.Sum = kernels.Rows{At: b.OutAcc("sums over pixels", spread(wantOf(c.N*c.C, &want.pixels), c.C, row)), Stride: row}
+			}
+			if c.HW%2 == 0 {
+				pixels.Rounded = b.Out("rounded sums over pixels", wantOf(c.N*c.C, &want.pixels))
+			}
+		}
 		dy, x, gamma, beta, scaleShift := b.In(in.dy), b.In(in.x), b.InAcc(in.gamma), b.InAcc(in.beta), c.scaleShiftIn(b, in)
 		stats := b.InAcc(c.stats(in.x))
 		b.Launch(func(q *kernels.Queue) {
-			q.GroupNormBackward(c.Norm, in.dropout, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift, c.stride(), stats)
+			q.GroupNormBackward(c.Norm, in.dropout, dx, dGammaBeta, dScaleShift, pixels, dy, x, gamma, beta, scaleShift, c.stride(), stats)
 		})
 		if half := c.N / 2; half > 0 {
 			b.Again("in two launches", func(q *kernels.Queue) {
 				skip, skipRow := half*c.HW*c.C, half*c.stride()
-				q.GroupNormBackward(c.images(half), in.dropout, dx, dGammaBeta, dScaleShift, dy, x, gamma, beta, scaleShift, c.stride(), stats)
+				q.GroupNormBackward(c.images(half), in.dropout, dx, dGammaBeta, dScaleShift, pixels, dy, x, gamma, beta, scaleShift, c.stride(), stats)
 				q.GroupNormBackward(c.images(c.N-half), from(in.dropout, half), b.Offset(dx, skip), b.rowsFrom(dGammaBeta, half), b.Offset(dScaleShift, skipRow),
-					b.Offset(dy, skip), b.Offset(x, skip), gamma, beta, b.Offset(scaleShift, skipRow), c.stride(), b.Offset(stats, half*c.Groups*2))
+					kernels.PixelSums{Sum: b.rowsFrom(pixels.Sum, half), Rounded: b.Offset(pixels.Rounded, half*c.C)}, b.Offset(dy, skip), b.Offset(x, skip), gamma, beta, b.Offset(scaleShift, skipRow), c.stride(), b.Offset(stats, half*c.Groups*2))
 			})
 		}
 	}}
