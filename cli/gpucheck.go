@@ -128,6 +128,9 @@ func runGPUCheck(c *cli.Context) error {
 		return err
 	}
 	results := g.runParts(ctx, parts)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return errors.New("interrupted: no page is written")
+	}
 	page := checkPage{report: g.report, machine: machine, results: results, start: start, took: time.Since(start)}
 	path := filepath.Join(c.String("out"), page.fileName())
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -147,6 +150,9 @@ func runGPUCheck(c *cli.Context) error {
 func (g *gpuCheck) runParts(ctx context.Context, parts []checkPart) []partResult {
 	var results []partResult
 	for _, p := range parts {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			break
+		}
 		fmt.Fprintf(g.show, "%-14s ", p.name)
 		start := time.Now()
 		r := partResult{checkPart: p, verdict: passed}
@@ -157,6 +163,8 @@ func (g *gpuCheck) runParts(ctx context.Context, parts []checkPart) []partResult
 		switch {
 		case errors.As(err, &no):
 			r.verdict, r.problem = notHere, err.Error()
+		case err != nil && errors.Is(ctx.Err(), context.Canceled):
+			r.verdict, r.problem = failed, "interrupted"
 		case err != nil && of.Err() != nil:
 			r.verdict, r.problem = failed, fmt.Sprintf("not done after %s: %v", time.Since(start).Round(time.Second), err)
 		case err != nil:

@@ -126,10 +126,11 @@ func DefaultBound(p kernels.Precision) float64 {
 	return map[kernels.Precision]float64{kernels.FP32: 1e-5, kernels.TF32: 1e-3, kernels.BF16: 1e-2, kernels.FP64: 1e-13}[p]
 }
 
-// CompiledBound is the difference allowed between a kernel's PTX and the same kernel compiled for the CPU: what fused multiply-adds and
-// approximate exponentials do to float32, and a value that is thereby rounded the other way when it becomes an operand or is stored.
+// CompiledBound is the difference allowed between a kernel's PTX and the same kernel compiled for the CPU: approximate exponentials and fused
+// multiply-adds move float32 sums by some 1e-7, and more where they cancel; a value that is thereby rounded the other way moves by 2⁻¹¹ as a tf32
+// operand and by 2⁻⁸ in bf16, which an output of few values shows. Most cases differ by a tenth of this.
 func CompiledBound(p kernels.Precision) float64 {
-	return map[kernels.Precision]float64{kernels.FP32: 1e-6, kernels.TF32: 1e-4, kernels.BF16: 1e-3}[p]
+	return map[kernels.Precision]float64{kernels.FP32: 3e-6, kernels.TF32: 5e-4, kernels.BF16: 4e-3}[p]
 }
 
 // Run runs all cases on a device (it calls d.Do itself). Results that do not pass are not errors of Run: an error means that the device or the
