@@ -31,6 +31,7 @@ type array struct {
 	content []byte  // what it held before the launches
 	guard   byte
 	want    []float64 // nil: not an output
+	least   float64   // see Cancels
 	scratch bool      // content may change
 	acc     bool      // of the type that parameters and statistics have; otherwise of activations'
 	hash    [32]byte  // of the output's bits after the launches
@@ -117,6 +118,13 @@ func (b *Builder) Out(name string, want []float64) gpu.Ptr {
 func (b *Builder) OutAcc(name string, want []float64) gpu.Ptr {
 	content := bytes.Repeat([]byte{nanByte}, len(want)*int(b.Precision().AccSize()))
 	return b.place(&array{name: name, content: content, guard: guardByte, want: want, acc: true})
+}
+
+// Cancels says that the values of the last output are sums that cancel, of values with this norm: its error is relative to no less.
+func (b *Builder) Cancels(norm float64) {
+	if b.err == nil {
+		b.arrays[len(b.arrays)-1].least = norm
+	}
 }
 
 // InOut is memory that holds v, which the launches must make `want`.
@@ -255,8 +263,8 @@ func (b *Builder) compare(r *Result) error {
 			got = b.Precision().AccValues
 		}
 		values := got(content)
-		r.values = append(r.values, values)
-		if e := relativeError(values, a.want); r.Output == "" || e > r.Error || math.IsNaN(e) { // NaN stays: nothing is greater
+		r.values, r.least = append(r.values, values), append(r.least, a.least)
+		if e := relativeError(values, a.want, a.least); r.Output == "" || e > r.Error || math.IsNaN(e) { // NaN stays: nothing is greater
 			r.Error, r.Output = e, a.name
 		}
 	}
@@ -293,8 +301,8 @@ func untouched(n int) []float64 {
 	return v
 }
 
-// relativeError is ‖got − want‖/‖want‖, or ‖got − want‖ where all of want is 0. Where want is NaN, got must be NaN.
-func relativeError(got, want []float64) float64 {
+// relativeError is ‖got − want‖/max(‖want‖, least), or ‖got − want‖ where that is 0. Where want is NaN, got must be NaN.
+func relativeError(got, want []float64, least float64) float64 {
 	var difference, norm float64
 	for i, w := range want {
 		if math.IsNaN(w) && math.IsNaN(got[i]) {
@@ -304,6 +312,7 @@ func relativeError(got, want []float64) float64 {
 		difference += d * d
 		norm += w * w
 	}
+	norm = max(norm, least*least)
 	if norm == 0 {
 		return math.Sqrt(difference)
 	}

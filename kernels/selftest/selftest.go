@@ -102,6 +102,7 @@ type Result struct {
 	Seed      uint64   // Options.Seed to see the same again
 
 	values [][]float64 // of the outputs, until they have been compared
+	least  []float64   // of the outputs, see Builder.Cancels
 }
 
 // Pass says whether the case is right. An error that is not a number is not.
@@ -197,7 +198,7 @@ func (r *Result) compareCompiled(d *gpu.Device, q *kernels.Queue, c Case) error 
 	}
 	bound := CompiledBound(q.Precision())
 	for i, want := range other.values {
-		if e := relativeError(r.values[i], want); !(e <= bound) && r.Problem == "" {
+		if e := relativeError(r.values[i], want, r.least[i]); !(e <= bound) && r.Problem == "" {
 			r.Problem = fmt.Sprintf("output %d differs by %.2g from the compiled kernels', bound %.0e", i+1, e, bound)
 		}
 	}
