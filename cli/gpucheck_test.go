@@ -190,6 +190,22 @@ func TestCheckLimit(t *testing.T) {
 	}
 }
 
+// An interruption ends the part that runs, and no other begins.
+func TestCheckInterrupted(t *testing.T) {
+	g := &gpuCheck{show: &bytes.Buffer{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	parts := []checkPart{
+		{"first", "", time.Minute, func(_ *gpuCheck, ctx context.Context) (section, error) {
+			cancel()
+			return section{}, ctx.Err()
+		}},
+		{"next", "", time.Minute, func(*gpuCheck, context.Context) (section, error) { return section{line: "fine"}, nil }},
+	}
+	if results := g.runParts(ctx, parts); len(results) != 1 || results[0].problem != "interrupted" {
+		t.Errorf("results %+v", results)
+	}
+}
+
 func TestRunProgram(t *testing.T) {
 	out, err := runProgram(context.Background(), "sh", "-c", "echo out; for i in $(seq 20); do echo line $i >&2; done; exit 3")
 	if string(out) != "out\n" || err == nil || !strings.HasSuffix(err.Error(), "exit status 3\nline 9\nline 10\nline 11\nline 12\nline 13\nline 14\nline 15\nline 16\nline 17\nline 18\nline 19\nline 20") {

@@ -15,8 +15,8 @@
 //   U [36][BN/TN][K][TN]     V [36][K/16][tiles][16]     M [36][BN/TN][tiles][TN]
 //
 // Of BN = 64 columns U takes 9 KiB for each input channel; V and M take 1.3 MiB at most. All are memory of the OS thread
-// (simt::keep), which no plan counts. To make U again for each block, 512 channels at a time, would bound it, but takes a fifth of
-// the forward's speed or more where there are more channels than that.
+// (simt::keep), which no plan counts. To make U again for each block, 512 channels at a time, would bound it, but was slower in
+// the two forward passes with more channels than that in which it was timed.
 //
 // The weight gradient is the adjoint: dw = Gᵀ[(Bᵀ d B) ⊙ (A dy Aᵀ)]G, where ⊙ is summed over the tiles of a shard in ascending order. A block
 // has up to 64 input channels and BN output channels of a shard; its sums stay in the second-level cache.
